@@ -1,0 +1,10 @@
+//! The native engine's lower half: suites, AEAD, replay windows and SA tables.
+//!
+//! No I/O, no clock, no Python. Every entry point takes octets and, where it matters, the time.
+#![deny(unsafe_code)]
+
+pub mod replay;
+pub mod suite;
+
+#[cfg(test)]
+mod vector_file;

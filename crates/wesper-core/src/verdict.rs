@@ -1,0 +1,62 @@
+// Written by `python -m wesper.verdict` from src/wesper/verdict.py: change that file, not this one.
+
+//! Why a packet is dropped.
+
+/// One reason to drop a packet; the number is the verdict code that crosses into Python, where 0 means delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// not a packet of this protocol: left to the next handler (RFC 3948 §2).
+    NotForUs = 1,
+    /// too short for SPI and sequence number (RFC 4303 §2).
+    TruncatedHeader = 2,
+    /// too short for IV, trailer and ICV, or not whole blocks (RFC 4303 §2).
+    Truncated = 3,
+    /// the outer IP or UDP header is malformed (RFC 791 §3.1, RFC 8200 §3).
+    BadIp = 4,
+    /// still a fragment: reassemble before ESP (RFC 4303 §3.4.1).
+    Fragment = 5,
+    /// no SA for this SPI (RFC 4303 §3.4.2).
+    NoSa = 6,
+    /// UDP encapsulation differs from the SA's (RFC 3948 §2).
+    EncapMismatch = 7,
+    /// the SA's hard lifetime is over (RFC 4301 §4.4.2.1).
+    Expired = 8,
+    /// sequence number seen before, too old, or zero (RFC 4303 §3.4.3).
+    Replay = 9,
+    /// the ICV does not fit (RFC 4303 §3.4.4).
+    Auth = 10,
+    /// pad length or padding octets are wrong (RFC 4303 §2.4).
+    BadPadding = 11,
+    /// traffic-flow confidentiality dummy: authentic, and thrown away (RFC 4303 §2.6).
+    Dummy = 12,
+    /// the inner packet does not fit mode or Next Header (RFC 4301 §5.2).
+    BadInner = 13,
+    /// outer CE on an inner packet that is not ECN-capable (RFC 6040 §4.2).
+    EcnDrop = 14,
+    /// the inner packet is outside the SA's selectors (RFC 4301 §5.2).
+    SelectorMismatch = 15,
+    /// no policy lets this packet in (RFC 4301 §5.2).
+    InNoPolicy = 16,
+    /// an inbound policy says DISCARD (RFC 4301 §5.2).
+    InDiscard = 17,
+    /// NAT keepalive: ignored (RFC 3948 §2.3).
+    Keepalive = 18,
+    /// what should be protected is not an IP packet (RFC 4301 §5.1).
+    OutBadPacket = 32,
+    /// an outbound policy says DISCARD, or none matches (RFC 4301 §5.1).
+    OutDiscard = 33,
+    /// policy says PROTECT and there is no SA yet (RFC 4301 §5.1).
+    OutNoSa = 34,
+    /// the SA's hard lifetime is over (RFC 4301 §4.4.2.1).
+    OutExpired = 35,
+    /// the SA has used up its sequence numbers (RFC 4303 §3.3.3).
+    OutSequenceOverflow = 36,
+    /// the packet does not fit the SA's mode (RFC 4303 §3.3.4, RFC 7402 §B.1.5).
+    OutMode = 37,
+    /// larger than the SA's inner MTU and may not be fragmented (RFC 4301 §8.2.1).
+    OutTooBig = 38,
+}
+
+/// Number of codes: one more than the highest.
+pub const CODES: usize = 39;
