@@ -3,6 +3,7 @@
 //! No I/O, no clock, no Python. Every entry point takes octets and, where it matters, the time.
 #![deny(unsafe_code)]
 
+pub mod aead;
 pub mod replay;
 pub mod suite;
 

@@ -1,0 +1,115 @@
+//! AES-GCM by intel-ipsec-mb through the shim in `ipsec-mb/shim.c` (feature `ipsec-mb`).
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+
+use zeroize::Zeroize;
+
+use super::{OpenError, SealError, check_icv};
+
+/// Longest body that GCM takes under one nonce, octets: 2^39 - 256 bits (RFC 5116 §5.1).
+const MAX_BODY_OCTETS: u64 = (1 << 36) - 32;
+
+unsafe extern "C" {
+    fn wesper_imb_start() -> c_int;
+    fn wesper_imb_expand(place: *mut c_void, key: *const u8, key_octets: usize) -> c_int;
+    fn wesper_imb_seal(
+        place: *const c_void,
+        key_octets: usize,
+        nonce: *const u8,
+        aad: *const u8,
+        aad_octets: usize,
+        text: *mut u8,
+        text_octets: usize,
+        tag: *mut u8,
+        tag_octets: usize,
+    );
+    fn wesper_imb_open(
+        place: *const c_void,
+        key_octets: usize,
+        nonce: *const u8,
+        aad: *const u8,
+        aad_octets: usize,
+        text: *mut u8,
+        text_octets: usize,
+        tag: *mut u8,
+        tag_octets: usize,
+    );
+}
+
+/// An expanded key. The shim asserts when compiled that 1024 octets suffice.
+///
+/// INVARIANT: made by a successful expand after a successful start; octets without pointers, so it may be moved.
+#[repr(C, align(64))]
+pub(super) struct Context {
+    expanded: [u8; 1024],
+    key_octets: usize,
+}
+
+impl Context {
+    /// Makes AES-GCM with a key of 16, 24 or 32 octets; none for other lengths or a CPU without the code.
+    pub(super) fn gcm(key: &[u8]) -> Option<Self> {
+        static STARTED: OnceLock<bool> = OnceLock::new();
+        // SAFETY: runs once, before any other function of the shim, and writes the shim's own memory.
+        if !STARTED.get_or_init(|| unsafe { wesper_imb_start() } == 1) {
+            return None;
+        }
+        let mut context = Self { expanded: [0; 1024], key_octets: key.len() };
+        // SAFETY: the place has the size and alignment that the shim asks for; key is readable.
+        let done = unsafe { wesper_imb_expand(context.expanded.as_mut_ptr().cast(), key.as_ptr(), key.len()) };
+        (done == 1).then_some(context)
+    }
+
+    #[inline(always)]
+    pub(super) fn seal(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8], icv: &mut [u8]) -> Result<(), SealError> {
+        if body.len() as u64 > MAX_BODY_OCTETS {
+            return Err(SealError::BodyLength);
+        }
+        // SAFETY: the key is expanded (see the invariant); each pointer is valid for the length beside
+        // it; the library takes ICVs of 1 to 16 octets and the suite table has 8, 12 and 16.
+        unsafe {
+            wesper_imb_seal(
+                self.expanded.as_ptr().cast(),
+                self.key_octets,
+                nonce.as_ptr(),
+                aad.as_ptr(),
+                aad.len(),
+                body.as_mut_ptr(),
+                body.len(),
+                icv.as_mut_ptr(),
+                icv.len(),
+            );
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(super) fn open(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
+        if body.len() as u64 > MAX_BODY_OCTETS {
+            return Err(OpenError);
+        }
+        let mut computed = [0; 16];
+        // SAFETY: as in seal; the tag's place is 16 octets and is asked to be filled whole.
+        unsafe {
+            wesper_imb_open(
+                self.expanded.as_ptr().cast(),
+                self.key_octets,
+                nonce.as_ptr(),
+                aad.as_ptr(),
+                aad.len(),
+                body.as_mut_ptr(),
+                body.len(),
+                computed.as_mut_ptr(),
+                computed.len(),
+            );
+        }
+        check_icv(&mut computed, icv).inspect_err(|_| body.fill(0))
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.expanded.zeroize();
+    }
+}
