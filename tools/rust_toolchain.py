@@ -81,7 +81,8 @@ def find() -> Toolchain | NoToolchain:
 def _folders() -> Iterator[Path]:
     cargo_home = os.environ.get("CARGO_HOME") or Path.home() / ".cargo"
     candidates = [*os.environ.get("PATH", os.defpath).split(os.pathsep), f"{cargo_home}/bin", str(SYSTEM)]
-    return (Path(folder) for folder in dict.fromkeys(candidates) if folder)
+    # Resolved, since Debian's /bin is /usr/bin: each is looked at once.
+    return iter(dict.fromkeys(Path(folder).resolve() for folder in candidates if folder))
 
 
 def _run_version(rustc: Path) -> str:
