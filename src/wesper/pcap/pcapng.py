@@ -7,8 +7,8 @@ again in each section, become numbers of the whole file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from wesper.errors import CaptureError
 from wesper.pcap.blocks import (
@@ -48,18 +48,17 @@ from wesper.pcap.stream import Source
 BlockHandler = Callable[[Block], None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """How an interface of the section turns into records: its file-wide number, link type and time unit."""
+class _Clock(NamedTuple):
+    """How an interface of the section turns into records: its number in the file, link type and time unit."""
 
     number: int
     link_type: int
-    snap_octets: int
     multiplier: int
     """Nanoseconds a unit; 0 if a unit is shorter than that or no whole number of them."""
+    offset_ns: int
     divisor: int
     """Units a second."""
-    offset_ns: int
+    snap_octets: int
 
     def nanoseconds(self, units: int) -> int:
         if self.multiplier:
@@ -109,7 +108,7 @@ class PcapngReader:
             order = self.section.byte_order
             unpack = Struct(PREFIX[order] + "IIIIIII").unpack_from
             unpack_length = Struct(PREFIX[order] + "I").unpack_from
-            clocks = [(c.number, c.link_type, c.multiplier, c.offset_ns) for c in self._clocks]
+            clocks = self._clocks
             count = len(clocks)
             data = source.data
             end = len(data)
@@ -136,9 +135,9 @@ class PcapngReader:
                     if found is None:
                         break
                     options = little_endian_integers(found) if order == "big" else found
-                number, link_type, multiplier, offset_ns = clocks[index]
+                number, link_type, multiplier, offset_ns, _, _ = clocks[index]
                 units = high << 32 | low
-                timestamp_ns = units * multiplier + offset_ns if multiplier else self._clocks[index].nanoseconds(units)
+                timestamp_ns = units * multiplier + offset_ns if multiplier else clocks[index].nanoseconds(units)
                 position = after
                 yield new(Record, (timestamp_ns, original, link_type, number, data[start : start + captured], options))
             source.position = position
