@@ -1,8 +1,8 @@
-// Written by `python -m wesper.verdict` from src/wesper/verdict.py: change that file, not this one.
+// Written by tools/generate_rust.py from src/wesper/verdict.py: change that file, not this one.
 
 //! Why a packet is dropped.
 
-/// One reason to drop a packet; the number is the verdict code that crosses into Python, where 0 means delivered.
+/// One reason to drop a packet; the number crosses into Python as the verdict's code, 0 means delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum DropReason {

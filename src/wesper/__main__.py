@@ -1,0 +1,5 @@
+"""`python -m wesper`."""
+
+from .cli import main
+
+main()

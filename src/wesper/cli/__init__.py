@@ -1,0 +1,62 @@
+"""The command line: `wesper VERB` for everyday words, `wesper NOUN VERB` for the rest.
+
+Each room's commands stand in a file of their own here and are imported when they are called.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from .. import __version__
+from ..errors import WesperError
+
+USAGE, CHECK_FAILED, MISSING, IO_TROUBLE, INTERRUPTED = 2, 1, 3, 4, 130
+
+app = App(
+    name="wesper",
+    version=__version__,
+    help="The userspace home of Linux's packet-encryption family.",
+    help_on_error=False,
+)
+
+_pcap = App(name="pcap", help="Encrypt, decrypt and describe capture files.")
+_vectors = App(name="vectors", help="Run vector files.")
+for group in (_pcap, _vectors):
+    app.command(group)
+
+app.command("wesper.cli.dissect:dissect")
+app.command("wesper.cli.bench:bench")
+app.command("wesper.cli.demo:demo")
+_pcap.command("wesper.cli.pcap:info")
+_pcap.command("wesper.cli.pcap:encrypt")
+_pcap.command("wesper.cli.pcap:decrypt")
+_vectors.command("wesper.cli.vectors:run")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 checked and failed, 2 usage or config, 3 missing, 4 I/O, 130 interrupted."""
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        _fail(str(error), USAGE)
+    except WesperError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has had enough; Python would complain on exit
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), IO_TROUBLE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    else:
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"wesper: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+__all__ = ["CHECK_FAILED", "INTERRUPTED", "IO_TROUBLE", "MISSING", "USAGE", "app", "main"]

@@ -1,0 +1,63 @@
+"""What an engine has to tell besides verdicts."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from ..sa import Selector
+from ..verdict import DropReason
+
+
+class EventKind(enum.Enum):
+    """What happened."""
+
+    SOFT_EXPIRED = "soft_expired"  # make the next SA (RFC 4301 §4.4.2.1)
+    HARD_EXPIRED = "hard_expired"  # the SA is not used any more
+    ACQUIRE = "acquire"  # policy wants an SA that is not there (RFC 4301 §5.1 3b)
+    PEER_MOVED = "peer_moved"  # an authentic packet came from a new address or port (RFC 7296 §2.23)
+    ECN_ALARM = "ecn_alarm"  # an ECN combination that no known ingress makes (RFC 6040 §4.2)
+    MTU_CHANGED = "mtu_changed"  # the path's MTU was learnt or has aged (RFC 4301 §8.2)
+    RESYNCHRONISED = "resynchronised"  # the high half of the sequence number was found again (RFC 4303 appendix A3)
+    AUDIT = "audit"  # an auditable event (RFC 4303 §4)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; only the fields that its kind has are set.
+
+    now: nanoseconds, as given to the call that caused it.   sa: id.   limit: which lifetime: seconds, octets,
+    packets, idle_seconds, sequence. reason, spi, sequence (low half), source, destination, flow_label: audit.
+    address, port: where the peer is now.   mtu: octets. inner, outer: ECN codepoints.   selector: of the SA to be
+    made.
+    """
+
+    kind: EventKind
+    now: int
+    sa: int | None = None
+    limit: str = ""
+    reason: DropReason | None = None
+    spi: int = 0
+    sequence: int = 0
+    source: bytes = b""
+    destination: bytes = b""
+    flow_label: int = 0
+    address: bytes = b""
+    port: int = 0
+    mtu: int = 0
+    inner: int = 0
+    outer: int = 0
+    selector: Selector | None = None
+
+
+# RFC 4303 §4 and RFC 4301 §5: these drops leave a trace in the audit log if it is on.
+AUDITABLE = frozenset(
+    (
+        DropReason.FRAGMENT,
+        DropReason.NO_SA,
+        DropReason.REPLAY,
+        DropReason.AUTH,
+        DropReason.SELECTOR_MISMATCH,
+        DropReason.OUT_SEQUENCE_OVERFLOW,
+    )
+)

@@ -1,0 +1,351 @@
+"""The one interface of both engines.
+
+An engine holds SAs and policies and turns packets into verdicts. It opens no socket, reads no clock and never sleeps:
+`now` is integer nanoseconds on a monotonic axis. What a packet may never do is raise: it is delivered, bypassed or
+dropped for one counted reason. Exceptions are for the caller's mistakes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, KeyMaterialError
+from ..protocols import PROTOCOLS, icmp, ip
+from ..protocols.fragment import fragment
+from ..sa import SA, Action, Direction, Fragmentation, Mode, Policy, Profile, SAState
+from ..verdict import COUNTERS, Bypassed, Delivered, Dropped, DropReason, Verdict
+from ..wire.udp import IPSEC_NAT_T_PORT
+from .batch import Packets, Results
+from .events import Event, EventKind
+
+SECOND = 1_000_000_000
+MTU_AGE = 600 * SECOND  # RFC 4301 §8.2.2: a learnt MTU is forgotten now and then
+ICMP_PER_SECOND = 100  # unauthenticated messages that are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of an engine.
+
+    iv_key: 16 octets that make CBC's unpredictable IVs (AES of SA id and sequence number); random unless given.
+    udp_ports: local ports where ESP in UDP is looked for, besides those of installed SAs.   audit: put auditable drops
+    among the events.   events: how many are kept; further ones are counted as lost.
+    resync_failures, resync_tries: RFC 4303 appendix A3: after so many ICV failures in a row, at most once a second,
+    try so many high halves.
+    """
+
+    iv_key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
+    udp_ports: frozenset[int] = frozenset({IPSEC_NAT_T_PORT})
+    audit: bool = False
+    events: int = 1024
+    resync_failures: int = 64
+    resync_tries: int = 16
+
+    def __post_init__(self) -> None:
+        if len(self.iv_key) != 16:
+            raise KeyMaterialError(f"{len(self.iv_key)} octets", key="iv_key", expected="16 octets")
+
+
+class Algorithms(ABC):
+    """An engine's own algorithms, for known answers: what its SAs run on, without SA, mode or padding around it."""
+
+    @abstractmethod
+    def associated(self, suite: str, spi: int, sequence: int, esn: bool, iv: bytes) -> bytes:
+        """Return what ESP authenticates in front of the ciphertext."""
+
+    @abstractmethod
+    def seal(
+        self, suite: str, key: bytes, salt: bytes, auth_key: bytes, iv: bytes, associated: bytes, plaintext: bytes
+    ) -> bytes:
+        """Return ciphertext and ICV.   Raises KeyMaterialError."""
+
+    @abstractmethod
+    def open(
+        self, suite: str, key: bytes, salt: bytes, auth_key: bytes, iv: bytes, associated: bytes, sealed: bytes
+    ) -> bytes | None:
+        """Return the plaintext, None if the ICV does not fit.   Raises KeyMaterialError."""
+
+    @abstractmethod
+    def cbc(self, key: bytes, iv: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
+        """Return data through AES-CBC without integrity.   data: whole blocks."""
+
+    @abstractmethod
+    def hmac(self, suite: str, auth_key: bytes, data: bytes) -> bytes:
+        """Return the MAC of a suite with a separate one, cut to its ICV."""
+
+
+class Engine(ABC):
+    """SAs, policies, and packets through them.
+
+    Ids of SAs are opaque integers, unique in an engine. Not to be used from two threads at once, unless an engine
+    says so.
+    """
+
+    name: ClassVar[str]
+    options: Options
+    algorithms: Algorithms
+    lost_events: int
+
+    # SAs
+
+    @abstractmethod
+    def install(self, sa: SA, now: int = 0) -> int:
+        """Add an SA and return its id.   Raises ConfigError if an inbound SPI is taken."""
+
+    @abstractmethod
+    def install_many(
+        self, profile: Profile, direction: Direction, spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int = 0
+    ) -> NDArray[np.uint64]:
+        """Add SAs that share a profile and return their ids.
+
+        spis: (n,).   keys: (n, key + salt octets): each row key, then salt (RFC 4106 §8.1); with a separate HMAC key,
+        then auth key (RFC 7296 §2.17).   Cost: one pass, no Python object an SA in the native engine.   Raises
+        ConfigError, and then has added none.
+        """
+
+    @abstractmethod
+    def remove(self, sa: int) -> None:
+        """Delete an SA and wipe its keys.   Raises ConfigError if there is none."""
+
+    @abstractmethod
+    def state(self, sa: int) -> SAState:
+        """Return what the SA has lived through.   Raises ConfigError if there is none."""
+
+    @abstractmethod
+    def find(self, spis: NDArray[np.uint32]) -> NDArray[np.uint64]:
+        """Return the ids of inbound SAs by SPI, 2^64-1 where there is none.   Multicast SAs are not looked at."""
+
+    @abstractmethod
+    def infer(self, sa: int, low: int) -> int | None:
+        """Return the full number that an inbound SA takes a received low half for, None if there is none (RFC 4303
+        appendix A2).
+        """
+
+    @abstractmethod
+    def inner_mtu(self, sa: int, now: int = 0) -> int:
+        """Return the largest inner packet of an outbound SA.
+
+        Tunnel: the whole packet. Transport and BEET: a packet with an IP header without options of the SA's outer
+        version (transport: IPv4).
+        """
+
+    @abstractmethod
+    def set_mtu(self, sa: int, mtu: int, now: int) -> None:
+        """Tell an outbound SA its path's MTU.   It is forgotten after ten minutes (RFC 4301 §8.2.2)."""
+
+    # Packets
+
+    @abstractmethod
+    def encapsulate(self, sa: int, packet: bytes, now: int, *, tfc: bytes = b"") -> Verdict:
+        """Protect one packet with this SA.
+
+        packet: from its IP header; TTL already decremented if this host forwards.   tfc: octets to append, tunnel
+        mode only. Drops: OUT_BAD_PACKET, OUT_NO_SA, OUT_EXPIRED, OUT_MODE, OUT_TOO_BIG, OUT_SEQUENCE_OVERFLOW.
+        """
+
+    @abstractmethod
+    def dummy(self, sa: int, payload: bytes, now: int) -> Verdict:
+        """Make a packet that the peer throws away (RFC 4303 §2.6), tunnel mode only.
+
+        payload: any octets; a Linux peer wants at least one.
+        """
+
+    @abstractmethod
+    def decapsulate(self, packet: bytes, now: int) -> Verdict:
+        """Open one packet.
+
+        packet: from its IP header, reassembled.
+        Drops: all inbound reasons but IN_NO_POLICY and IN_DISCARD.
+        """
+
+    @abstractmethod
+    def encapsulate_many(self, sas: NDArray[np.uint64] | int, packets: Packets, now: int) -> Results:
+        """Protect packets, in order.   sas: (n,) ids, or one for all."""
+
+    @abstractmethod
+    def decapsulate_many(self, packets: Packets, now: int) -> Results:
+        """Open packets, in order."""
+
+    # Policy
+
+    @abstractmethod
+    def set_policies(self, outbound: Sequence[Policy], inbound: Sequence[Policy] = ()) -> None:
+        """Replace the SPD: outbound entries (SPD-S, SPD-O in one order), and SPD-I for what arrives without IPsec."""
+
+    @abstractmethod
+    def _lookup_policy(self, packet: bytes, outbound: bool) -> tuple[int | None, int | None] | None:
+        """Return (index of the matching policy, id of the SA that PROTECT names); None if packet is not IP."""
+
+    # Time, events, counters
+
+    @abstractmethod
+    def deadline(self) -> int | None:
+        """Return when the next SA reaches a limit of time, in ns; None if none will.
+
+        Cost: O(SAs) if any has such a limit.
+        """
+
+    @abstractmethod
+    def handle_timeout(self, now: int) -> None:
+        """Raise the events of all limits of time that are reached, and remove SAs whose hard lifetime is over."""
+
+    @abstractmethod
+    def next_event(self) -> Event | None:
+        """Return the oldest event not yet fetched."""
+
+    @abstractmethod
+    def drops(self) -> dict[DropReason, int]:
+        """Return how often each reason has dropped a packet; only those that have."""
+
+    @abstractmethod
+    def _count(self, reason: DropReason) -> None:
+        """Raise the count of a drop that was decided outside the engine's packet path."""
+
+    @abstractmethod
+    def _tell(self, event: Event) -> None:
+        """Add an event."""
+
+    @abstractmethod
+    def _recent_outbound(self, spi: int, remote: bytes) -> list[tuple[int, int]]:
+        """Return (id, last sequence number sent) of outbound SAs with this SPI and outer destination that have sent
+        packets.
+        """
+
+    def counters(self) -> dict[str, int]:
+        """Return all counters of /proc/net/xfrm_stat, in the kernel's order."""
+        counts = dict.fromkeys(COUNTERS, 0)
+        for reason, number in self.drops().items():
+            if reason.counter:
+                counts[reason.counter] += number
+        return counts
+
+    def outbound(self, packet: bytes, now: int) -> list[Verdict]:
+        """Do with a packet from the protected side what policy says (RFC 4301 §5.1).
+
+        Returns one verdict; more where an IPv4 packet without DF had to be cut.
+        Drops: OUT_BAD_PACKET, OUT_DISCARD, OUT_NO_SA (and an ACQUIRE event), and those of encapsulate.
+        """
+        found = self._lookup_policy(packet, True)
+        if found is None:
+            return [self._drop(DropReason.OUT_BAD_PACKET)]
+        index, sa = found
+        policy = None if index is None else self._policies[0][index]
+        if policy is None or policy.action is Action.DISCARD:
+            return [self._drop(DropReason.OUT_DISCARD)]
+        if policy.action is Action.BYPASS:
+            return [Bypassed(packet)]
+        if sa is None:
+            datagram = ip.parse(packet)
+            assert datagram is not None
+            self._tell(Event(EventKind.ACQUIRE, now, selector=policy.selector_for(ip.flow(datagram))))
+            return [self._drop(DropReason.OUT_NO_SA)]
+        return self._send(sa, packet, now)
+
+    def _send(self, sa: int, packet: bytes, now: int) -> list[Verdict]:
+        profile = self._profile(sa)
+        if profile is None or profile.mode is not Mode.TUNNEL:
+            return [self.encapsulate(sa, packet, now)]
+        if profile.fragmentation is Fragmentation.BEFORE:
+            datagram = ip.parse(packet) if len(packet) > self.inner_mtu(sa, now) else None
+            pieces = None
+            if datagram is not None and datagram.version == 4:
+                pieces = fragment(datagram, self.inner_mtu(sa, now))
+            return [self.encapsulate(sa, piece, now) for piece in pieces or [packet]]
+        verdict = self.encapsulate(sa, packet, now)
+        mtu = self.state(sa).mtu
+        if not isinstance(verdict, Delivered) or len(verdict.packet) <= mtu:
+            return [verdict]
+        outer = ip.parse(verdict.packet)
+        assert outer is not None
+        cut = fragment(outer, mtu, verdict.sequence & 0xFFFFFFFF) or [verdict.packet]
+        return [Delivered(piece, sa, verdict.sequence) for piece in cut]
+
+    def inbound(self, packet: bytes, now: int) -> Verdict:
+        """Do with a packet from the unprotected side what policy says (RFC 4301 §5.2).
+
+        ESP goes to its SA and then through the SA's selectors; anything else through SPD-I.
+        Drops: those of decapsulate but NOT_FOR_US, IN_NO_POLICY, IN_DISCARD.
+        """
+        verdict = self.decapsulate(packet, now)
+        if not isinstance(verdict, Dropped) or verdict.reason is not DropReason.NOT_FOR_US:
+            return verdict
+        found = self._lookup_policy(packet, False)
+        index = None if found is None else found[0]
+        if index is None:
+            return self._drop(DropReason.IN_NO_POLICY)
+        if self._policies[1][index].action is Action.BYPASS:
+            return Bypassed(packet)
+        return self._drop(DropReason.IN_DISCARD)
+
+    def icmp_error(self, packet: bytes, now: int) -> bool:
+        """Take a "too big" message from the unprotected side; return whether an SA's MTU has changed.
+
+        Unauthenticated: believed only if it quotes a packet that an SA of ours sent lately, never below 576 (IPv4) or
+        1280 (IPv6), and never to raise the MTU. Source: RFC 4301 §8.2.
+        """
+        second = now // SECOND
+        if self._icmp_second != second:
+            self._icmp_second, self._icmp_count = second, 0
+        self._icmp_count += 1
+        claim = icmp.read_too_big(packet) if self._icmp_count <= ICMP_PER_SECOND else None
+        quoted = None if claim is None else icmp.quoted_packet(claim.quoted)
+        if claim is None or quoted is None:
+            return False
+        destination, protocol, body = quoted
+        if protocol == 17:
+            body = body[8:]
+        elif not any(protocol == p.ip_protocol for p in PROTOCOLS.values()):
+            return False
+        if len(body) < 4:
+            return False
+        floor = icmp.IPV4_MINIMUM_MTU if len(destination) == 4 else icmp.IPV6_MINIMUM_MTU
+        changed = False
+        for sa, last in self._recent_outbound(int.from_bytes(body[:4], "big"), destination):
+            if len(body) >= 8 and (last - int.from_bytes(body[4:8], "big")) & 0xFFFFFFFF > 1 << 16:
+                continue  # not a packet that we sent lately
+            mtu = max(claim.mtu, floor)
+            if mtu < self.state(sa).mtu:
+                self.set_mtu(sa, mtu, now)
+                self._tell(Event(EventKind.MTU_CHANGED, now, sa=sa, mtu=mtu))
+                changed = True
+        return changed
+
+    # What the shared parts above need.
+
+    _policies: tuple[tuple[Policy, ...], tuple[Policy, ...]] = ((), ())
+    _icmp_second = -1
+    _icmp_count = 0
+
+    @abstractmethod
+    def _profile(self, sa: int) -> Profile | None:
+        """Return the profile of an SA, None if there is no such SA."""
+
+    def _drop(self, reason: DropReason, mtu: int = 0) -> Dropped:
+        self._count(reason)
+        return Dropped(reason, mtu)
+
+    @staticmethod
+    def _no_such_sa(sa: int) -> ConfigError:
+        return ConfigError(f"no SA has the id {sa}", key="sa", expected="an id that install returned")
+
+
+def split_keys(profile: Profile, octets: int) -> tuple[int, int, int]:
+    """Return how many octets of a row of install_many are key, salt and auth key.   Raises KeyMaterialError."""
+    cipher = profile.cipher
+    key = octets - cipher.salt_octets - cipher.auth_key_octets
+    if key not in cipher.key_octets:
+        allowed = [k + cipher.salt_octets + cipher.auth_key_octets for k in cipher.key_octets]
+        raise KeyMaterialError(
+            f"{octets} octets a row for {cipher.name}", key="keys", expected=" or ".join(map(str, allowed))
+        )
+    return key, cipher.salt_octets, cipher.auth_key_octets
+
+
+__all__ = ["MTU_AGE", "SECOND", "Algorithms", "Engine", "Options", "split_keys"]

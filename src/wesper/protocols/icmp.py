@@ -1,0 +1,120 @@
+"""ICMP and ICMPv6 errors about packet size and policy: made for the protected side, read from the other.
+
+Source: RFC 792, RFC 1191 §4, RFC 1812 §4.3.2, RFC 4443 §3.1, §3.2, RFC 4301 §5.1.1 and §8.2.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from ..wire.ipv4 import IPv4
+from ..wire.ipv6 import IPv6
+from ..wire.numbers import ICMP, ICMPV6
+from ..wire.transport import ICMP as ICMPHeader
+from .ip import IPV4_HEADER, IPV6_HEADER, Datagram, IPAddress, checksum, packed, parse, pseudo_header
+
+IPV4_MINIMUM_MTU = 576  # RFC 4301 §8.2: below it nothing an ICMP message says is believed
+IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
+
+
+def packet_too_big(packet: bytes, mtu: int, source: IPAddress) -> bytes | None:
+    """Return the ICMP error that tells packet's sender the largest size, None if it must not get one.
+
+    packet: as it came from the protected side.   mtu: inner MTU.   source: address of this host that speaks, of
+    packet's IP version. Source: RFC 1191 §4 (type 3, code 4), RFC 4443 §3.2 (type 2, code 0).
+    """
+    return _error(packet, source, (3, 4, mtu & 0xFFFF), (2, 0, mtu))
+
+
+def prohibited(packet: bytes, source: IPAddress) -> bytes | None:
+    """Return the ICMP error for a packet that policy refuses (RFC 4301 §5.1.1: type 3 code 13, type 1 code 1)."""
+    return _error(packet, source, (3, 13, 0), (1, 1, 0))
+
+
+def _error(packet: bytes, source: IPAddress, v4: tuple[int, int, int], v6: tuple[int, int, int]) -> bytes | None:
+    datagram = parse(packet)
+    if datagram is None or datagram.version != source.version or not _may_answer(datagram):
+        return None
+    speaker, asker = packed(source), datagram.header.source
+    if datagram.version == 4:
+        quoted = datagram.packet[: 576 - IPV4_HEADER - ICMPHeader.SIZE]  # RFC 1812 §4.3.2.3
+        message = _message(*v4, quoted, b"")
+        header = IPv4(total_length=IPV4_HEADER + len(message), protocol=ICMP, source=speaker, destination=asker)
+        header.checksum = checksum(header.build())
+        return header.build() + message
+    quoted = datagram.packet[: IPV6_MINIMUM_MTU - IPV6_HEADER - ICMPHeader.SIZE]  # RFC 4443 §2.4 (c)
+    message = _message(*v6, quoted, pseudo_header(speaker, asker, ICMPV6, ICMPHeader.SIZE + len(quoted)))
+    return IPv6(payload_length=len(message), next_header=ICMPV6, source=speaker, destination=asker).build() + message
+
+
+def _message(kind: int, code: int, rest: int, quoted: bytes, pseudo: bytes) -> bytes:
+    header = ICMPHeader(kind, code, 0, rest)
+    header.checksum = checksum(pseudo + header.build() + quoted)
+    return header.build() + quoted
+
+
+def _may_answer(datagram: Datagram) -> bool:
+    """RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e).
+
+    Never about errors, later fragments, or to an address that is not one host's.
+    """
+    source = datagram.header.source
+    if datagram.offset or not any(source):
+        return False
+    if datagram.version == 4:
+        if source[0] >= 224 or source[0] == 127 or datagram.header.destination[0] >= 224:
+            return False
+        errors = (3, 4, 5, 11, 12)
+        return not (
+            datagram.protocol == ICMP and datagram.packet[datagram.payload :][:1] in [bytes((e,)) for e in errors]
+        )
+    if source[0] == 0xFF:
+        return False
+    return not (datagram.upper == ICMPV6 and datagram.packet[datagram.upper_at :][:1] < b"\x80")
+
+
+@dataclass(frozen=True, slots=True)
+class TooBig:
+    """What an unauthenticated message claims.
+
+    mtu: octets; 0: an old router that does not say.   quoted: the packet of ours it speaks of, perhaps cut.
+    """
+
+    mtu: int
+    quoted: bytes
+
+
+def read_too_big(packet: bytes) -> TooBig | None:
+    """Return the claim of a "fragmentation needed" or "packet too big" message, None if packet is none or its
+    checksum is wrong.
+    """
+    datagram = parse(packet)
+    if datagram is None or datagram.fragment:
+        return None
+    message = datagram.packet[datagram.upper_at :]
+    if len(message) < ICMPHeader.SIZE:
+        return None
+    kind, code, _, rest = struct.unpack_from(">BBHI", message)
+    header = datagram.header
+    if datagram.version == 4 and datagram.upper == ICMP and (kind, code) == (3, 4):
+        pseudo, mtu = b"", rest & 0xFFFF
+    elif datagram.version == 6 and datagram.upper == ICMPV6 and (kind, code) == (2, 0):
+        pseudo, mtu = pseudo_header(header.source, header.destination, ICMPV6, len(message)), rest
+    else:
+        return None
+    if checksum(pseudo + message) != 0:
+        return None
+    return TooBig(mtu, message[ICMPHeader.SIZE :])
+
+
+def quoted_packet(quoted: bytes) -> tuple[bytes, int, bytes] | None:
+    """Return destination, protocol and what follows of a quoted packet, whose end may be missing.
+
+    None if its header is cut.
+    """
+    if len(quoted) >= IPV4_HEADER and quoted[0] >> 4 == 4:
+        return quoted[16:20], quoted[9], quoted[4 * (quoted[0] & 15) :]
+    if len(quoted) >= IPV6_HEADER and quoted[0] >> 4 == 6:
+        return quoted[24:40], quoted[6], quoted[IPV6_HEADER:]
+    return None

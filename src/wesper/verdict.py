@@ -1,0 +1,218 @@
+"""What becomes of a packet: delivered, bypassed, or dropped for one named reason.
+
+``DropReason`` is the one list of reasons. Counters, ``--json`` names, the docs' table and the native engine's
+``verdict.rs`` (written by ``tools/generate_rust.py``) come from it. Counter names are those of
+``/proc/net/xfrm_stat`` (net/xfrm/xfrm_proc.c).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class DropReason(enum.Enum):
+    """One reason to drop a packet.
+
+    value: (code, verdict name, counter or "", sentence, source). The code is what the native engine returns;
+    0 means delivered.
+    """
+
+    code: int
+    verdict: str
+    counter: str
+    sentence: str
+    source: str
+
+    def __init__(self, code: int, verdict: str, counter: str, sentence: str, source: str) -> None:
+        self.code, self.verdict, self.counter, self.sentence, self.source = code, verdict, counter, sentence, source
+
+    # Inbound, in the order of a packet's walk.
+    NOT_FOR_US = (1, "not_for_us", "", "not a packet of this protocol: left to the next handler", "RFC 3948 §2")
+    TRUNCATED_HEADER = (2, "truncated", "XfrmInHdrError", "too short for SPI and sequence number", "RFC 4303 §2")
+    TRUNCATED = (
+        3,
+        "truncated",
+        "XfrmInStateProtoError",
+        "too short for IV, trailer and ICV, or not whole blocks",
+        "RFC 4303 §2",
+    )
+    BAD_IP = (4, "bad_ip", "XfrmInHdrError", "the outer IP or UDP header is malformed", "RFC 791 §3.1, RFC 8200 §3")
+    FRAGMENT = (5, "fragment", "XfrmInHdrError", "still a fragment: reassemble before ESP", "RFC 4303 §3.4.1")
+    NO_SA = (6, "no_sa", "XfrmInNoStates", "no SA for this SPI", "RFC 4303 §3.4.2")
+    ENCAP_MISMATCH = (
+        7,
+        "encap_mismatch",
+        "XfrmInStateMismatch",
+        "UDP encapsulation differs from the SA's",
+        "RFC 3948 §2",
+    )
+    EXPIRED = (8, "expired", "XfrmInStateExpired", "the SA's hard lifetime is over", "RFC 4301 §4.4.2.1")
+    REPLAY = (9, "replay", "XfrmInStateSeqError", "sequence number seen before, too old, or zero", "RFC 4303 §3.4.3")
+    AUTH = (10, "auth", "XfrmInStateProtoError", "the ICV does not fit", "RFC 4303 §3.4.4")
+    BAD_PADDING = (
+        11,
+        "bad_padding",
+        "XfrmInStateProtoError",
+        "pad length or padding octets are wrong",
+        "RFC 4303 §2.4",
+    )
+    DUMMY = (12, "dummy", "", "traffic-flow confidentiality dummy: authentic, and thrown away", "RFC 4303 §2.6")
+    BAD_INNER = (
+        13,
+        "bad_inner",
+        "XfrmInStateModeError",
+        "the inner packet does not fit mode or Next Header",
+        "RFC 4301 §5.2",
+    )
+    ECN_DROP = (
+        14,
+        "ecn_drop",
+        "XfrmInStateModeError",
+        "outer CE on an inner packet that is not ECN-capable",
+        "RFC 6040 §4.2",
+    )
+    SELECTOR_MISMATCH = (
+        15,
+        "selector_mismatch",
+        "XfrmInStateMismatch",
+        "the inner packet is outside the SA's selectors",
+        "RFC 4301 §5.2",
+    )
+    IN_NO_POLICY = (16, "no_policy", "XfrmInNoPols", "no policy lets this packet in", "RFC 4301 §5.2")
+    IN_DISCARD = (17, "policy_discard", "XfrmInPolBlock", "an inbound policy says DISCARD", "RFC 4301 §5.2")
+    KEEPALIVE = (18, "keepalive", "", "NAT keepalive: ignored", "RFC 3948 §2.3")
+    # Outbound.
+    OUT_BAD_PACKET = (32, "bad_packet", "XfrmOutError", "what should be protected is not an IP packet", "RFC 4301 §5.1")
+    OUT_DISCARD = (
+        33,
+        "policy_discard",
+        "XfrmOutPolBlock",
+        "an outbound policy says DISCARD, or none matches",
+        "RFC 4301 §5.1",
+    )
+    OUT_NO_SA = (34, "no_sa", "XfrmOutNoStates", "policy says PROTECT and there is no SA yet", "RFC 4301 §5.1")
+    OUT_EXPIRED = (35, "expired", "XfrmOutStateExpired", "the SA's hard lifetime is over", "RFC 4301 §4.4.2.1")
+    OUT_SEQUENCE_OVERFLOW = (
+        36,
+        "sequence_overflow",
+        "XfrmOutStateSeqError",
+        "the SA has used up its sequence numbers",
+        "RFC 4303 §3.3.3",
+    )
+    OUT_MODE = (
+        37,
+        "mode_error",
+        "XfrmOutStateModeError",
+        "the packet does not fit the SA's mode",
+        "RFC 4303 §3.3.4, RFC 7402 §B.1.5",
+    )
+    OUT_TOO_BIG = (
+        38,
+        "too_big",
+        "XfrmOutStateModeError",
+        "larger than the SA's inner MTU and may not be fragmented",
+        "RFC 4301 §8.2.1",
+    )
+
+
+REASON_BY_CODE: dict[int, DropReason] = {reason.code: reason for reason in DropReason}
+
+# net/xfrm/xfrm_proc.c, in the kernel's order.
+COUNTERS: tuple[str, ...] = (
+    "XfrmInError",
+    "XfrmInBufferError",
+    "XfrmInHdrError",
+    "XfrmInNoStates",
+    "XfrmInStateProtoError",
+    "XfrmInStateModeError",
+    "XfrmInStateSeqError",
+    "XfrmInStateExpired",
+    "XfrmInStateMismatch",
+    "XfrmInStateInvalid",
+    "XfrmInTmplMismatch",
+    "XfrmInNoPols",
+    "XfrmInPolBlock",
+    "XfrmInPolError",
+    "XfrmOutError",
+    "XfrmOutBundleGenError",
+    "XfrmOutBundleCheckError",
+    "XfrmOutNoStates",
+    "XfrmOutStateProtoError",
+    "XfrmOutStateModeError",
+    "XfrmOutStateSeqError",
+    "XfrmOutStateExpired",
+    "XfrmOutPolBlock",
+    "XfrmOutPolDead",
+    "XfrmOutPolError",
+    "XfrmFwdHdrError",
+    "XfrmOutStateInvalid",
+    "XfrmAcquireError",
+    "XfrmOutStateDirError",
+    "XfrmInStateDirError",
+    "XfrmInIptfsError",
+    "XfrmOutNoQueueSpace",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A packet to pass on.
+
+    packet: from its IP header.   sa: id of the SA that did the work.
+    sequence: full 64-bit sequence number, sent or received.
+    """
+
+    packet: bytes
+    sa: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bypassed:
+    """A packet that policy lets pass without protection (RFC 4301 §4.4.1), unchanged."""
+
+    packet: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A packet that goes no further.
+
+    reason: why; its counter has been raised.   mtu: with OUT_TOO_BIG, the largest inner packet.
+    """
+
+    reason: DropReason
+    mtu: int = 0
+
+
+Verdict = Delivered | Bypassed | Dropped
+
+
+def rust_source() -> str:
+    """Return crates/wesper-core/src/verdict.rs: the same list for the native engine."""
+    lines = [
+        "// Written by tools/generate_rust.py from src/wesper/verdict.py: change that file, not this one.",
+        "",
+        "//! Why a packet is dropped.",
+        "",
+        "/// One reason to drop a packet; the number crosses into Python as the verdict's code, 0 means delivered.",
+        "#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]",
+        "#[repr(u8)]",
+        "pub enum DropReason {",
+    ]
+    for reason in DropReason:
+        lines += [f"    /// {reason.sentence} ({reason.source}).", f"    {_camel(reason.name)} = {reason.code},"]
+    lines += [
+        "}",
+        "",
+        "/// Number of codes: one more than the highest.",
+        f"pub const CODES: usize = {max(REASON_BY_CODE) + 1};",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
