@@ -4,8 +4,13 @@
 #![deny(unsafe_code)]
 
 pub mod aead;
+pub mod hot;
 pub mod replay;
+mod rows;
+pub mod sad;
 pub mod suite;
+
+pub use rows::Row;
 
 #[cfg(test)]
 mod vector_file;

@@ -1,0 +1,291 @@
+//! What an SA gets with its first packet: counters, a replay window, and a place among the
+//! expanded keys. Idle SAs have none of it.
+
+use std::collections::HashMap;
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::aead::Context;
+use crate::replay::ReplayWindow;
+use crate::suite::MAX_AUTH_KEY_OCTETS;
+
+/// The state of an SA that has seen a packet.
+#[derive(Default)]
+pub struct Hot {
+    /// Packets that passed every check.
+    pub packets: u64,
+    /// Octets of those packets, as the lifetimes count them.
+    pub bytes: u64,
+    /// Packets whose ICV did not hold.
+    pub integrity_failed: u64,
+    /// Packets that the replay window refused.
+    pub replays: u64,
+    /// When the last packet passed, seconds on the caller's clock.
+    pub last_used_s: u32,
+    /// ICV failures since the last packet that passed (RFC 4303 appendix A3).
+    pub consecutive_failures: u32,
+    /// When resynchronisation was last tried, seconds on the caller's clock.
+    pub resync_tried_s: u32,
+    /// Where the expanded key was last put; [`ContextCache::get`] says whether it is still there.
+    pub context_slot: u32,
+    /// The replay window, inbound and only with anti-replay on.
+    pub window: Option<ReplayWindow>,
+}
+
+/// The hot states, numbered from 1 so that 0 in a row means none.
+#[derive(Default)]
+pub struct HotSlab {
+    states: Vec<Hot>,
+    free: Vec<u32>,
+}
+
+impl HotSlab {
+    /// Adds a state and returns its number, from 1; none after 2^32 - 2 states.
+    pub fn insert(&mut self, hot: Hot) -> Option<u32> {
+        if let Some(number) = self.free.pop() {
+            *self.get_mut(number)? = hot;
+            return Some(number);
+        }
+        let number = u32::try_from(self.states.len() + 1).ok().filter(|number| *number < u32::MAX)?;
+        self.states.push(hot);
+        Some(number)
+    }
+
+    /// Returns the state with this number; none for 0.
+    #[inline]
+    pub fn get(&self, number: u32) -> Option<&Hot> {
+        self.states.get((number as usize).wrapping_sub(1))
+    }
+
+    /// Returns the state with this number for writing; none for 0.
+    #[inline]
+    pub fn get_mut(&mut self, number: u32) -> Option<&mut Hot> {
+        self.states.get_mut((number as usize).wrapping_sub(1))
+    }
+
+    /// Takes a state out. Call it once for a number: the next insert gets the number again.
+    pub fn remove(&mut self, number: u32) -> Option<Hot> {
+        let hot = std::mem::take(self.get_mut(number)?);
+        self.free.push(number);
+        Some(hot)
+    }
+}
+
+/// Slots that are allocated together; they never move, so no copy of a key is left behind.
+const BLOCK_SLOTS: usize = 64;
+
+struct Slot {
+    /// Number of the hot state whose key this is; 0 if free.
+    owner: u32,
+    /// Set by use, cleared by the passing hand.
+    used: bool,
+    context: Option<Context>,
+}
+
+/// Expanded keys of the SAs in use, a bounded number: an idle SA's would cost nine times its row.
+///
+/// A full cache gives the slot of one that was not used since the hand last passed (clock eviction).
+/// A miss costs one key expansion, about 100 ns for AES-GCM.
+pub struct ContextCache {
+    blocks: Vec<Vec<Slot>>,
+    free: Vec<u32>,
+    len: usize,
+    capacity: usize,
+    hand: usize,
+}
+
+impl Default for ContextCache {
+    fn default() -> Self {
+        Self::new(65_536)
+    }
+}
+
+impl ContextCache {
+    /// Makes an empty cache of `capacity` contexts, at least 1. Memory comes with use.
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.clamp(1, u32::MAX as usize - 1);
+        Self { blocks: Vec::new(), free: Vec::new(), len: 0, capacity, hand: 0 }
+    }
+
+    /// Returns the context in `slot` if it is still that of `owner`, and marks it used.
+    #[inline]
+    pub fn get(&mut self, slot: u32, owner: u32) -> Option<&Context> {
+        let slot = self.slot_mut(slot as usize)?;
+        if slot.owner != owner {
+            return None;
+        }
+        slot.used = true;
+        slot.context.as_ref()
+    }
+
+    /// Puts a context in and returns its slot, evicting another if the cache is full.
+    ///
+    /// owner: number of the hot state, not 0. The caller keeps the slot in the hot state.
+    pub fn insert(&mut self, owner: u32, context: Context) -> u32 {
+        let at = match self.free.pop() {
+            Some(slot) => slot as usize,
+            None if self.len < self.capacity => self.append(),
+            None => self.evict(),
+        };
+        if let Some(slot) = self.slot_mut(at) {
+            // Assigning drops, and so wipes, the one that was here.
+            *slot = Slot { owner, used: true, context: Some(context) };
+        }
+        at as u32
+    }
+
+    /// Wipes the context in `slot` if it is that of `owner`. To be called when an SA goes.
+    pub fn release(&mut self, slot: u32, owner: u32) {
+        if let Some(place) = self.slot_mut(slot as usize).filter(|place| owner != 0 && place.owner == owner) {
+            *place = Slot { owner: 0, used: false, context: None };
+            self.free.push(slot);
+        }
+    }
+
+    /// Returns the number of contexts held.
+    pub fn len(&self) -> usize {
+        self.len - self.free.len()
+    }
+
+    /// Says whether no context is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, at: usize) -> Option<&mut Slot> {
+        self.blocks.get_mut(at / BLOCK_SLOTS)?.get_mut(at % BLOCK_SLOTS)
+    }
+
+    fn append(&mut self) -> usize {
+        if self.len.is_multiple_of(BLOCK_SLOTS) {
+            self.blocks.push(Vec::with_capacity(BLOCK_SLOTS));
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.push(Slot { owner: 0, used: false, context: None });
+        }
+        self.len += 1;
+        self.len - 1
+    }
+
+    /// Turns the hand to the first slot that was not used since it last passed.
+    fn evict(&mut self) -> usize {
+        loop {
+            let at = self.hand;
+            self.hand = (self.hand + 1) % self.len;
+            match self.slot_mut(at) {
+                Some(slot) if slot.used => slot.used = false,
+                _ => return at,
+            }
+        }
+    }
+}
+
+/// What few SAs have and a row has no room for: an integrity key, and settings of tests. Has no `Debug`.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Extra {
+    auth_key: [u8; MAX_AUTH_KEY_OCTETS],
+    auth_key_octets: u8,
+    /// The IV of the next packets, for published packets with a chosen one; never set in use.
+    pub fixed_iv: Option<[u8; 16]>,
+}
+
+impl Extra {
+    /// Takes an integrity key of up to 64 octets; none if it is longer.
+    pub fn new(auth_key: &[u8]) -> Option<Self> {
+        let mut extra =
+            Self { auth_key: [0; MAX_AUTH_KEY_OCTETS], auth_key_octets: auth_key.len() as u8, fixed_iv: None };
+        extra.auth_key.get_mut(..auth_key.len())?.copy_from_slice(auth_key);
+        Some(extra)
+    }
+
+    /// Returns the integrity key; empty if the suite has none.
+    pub fn auth_key(&self) -> &[u8] {
+        self.auth_key.get(..usize::from(self.auth_key_octets)).unwrap_or_default()
+    }
+}
+
+/// The extras of one table's SAs, by SPI or number. Boxed, so that a growing table leaves no copy of a key.
+#[derive(Default)]
+pub struct Extras {
+    by_sa: HashMap<u32, Box<Extra>>,
+}
+
+impl Extras {
+    /// Sets an SA's extra, wiping what it had.
+    pub fn insert(&mut self, sa: u32, extra: Extra) {
+        self.by_sa.insert(sa, Box::new(extra));
+    }
+
+    /// Returns an SA's extra.
+    pub fn get(&self, sa: u32) -> Option<&Extra> {
+        self.by_sa.get(&sa).map(Box::as_ref)
+    }
+
+    /// Forgets and wipes an SA's extra.
+    pub fn remove(&mut self, sa: u32) {
+        self.by_sa.remove(&sa);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aead::Provider;
+    use crate::suite::Suite;
+
+    fn context(octet: u8) -> Context {
+        let suite = Suite::by_name("aes-gcm-16").expect("a suite");
+        Context::new(Provider::AwsLc, suite, &[octet; 16], &[]).expect("16 octets")
+    }
+
+    #[test]
+    fn numbers_of_hot_states_start_at_one_and_come_back() {
+        let mut slab = HotSlab::default();
+        let hot = |packets| Hot { packets, ..Hot::default() };
+        assert_eq!((slab.insert(hot(7)), slab.insert(hot(8))), (Some(1), Some(2)));
+        assert!(slab.get(0).is_none() && slab.get(3).is_none());
+        assert_eq!(slab.remove(1).map(|hot| hot.packets), Some(7));
+        assert_eq!(slab.insert(hot(9)), Some(1));
+        assert_eq!(slab.get(1).map(|hot| hot.packets), Some(9));
+        assert_eq!(slab.get_mut(2).map(|hot| hot.packets), Some(8));
+    }
+
+    #[test]
+    fn cache_is_bounded_and_spares_what_is_used() {
+        let mut cache = ContextCache::new(4);
+        let slots: Vec<u32> = (1..=4).map(|owner| cache.insert(owner, context(owner as u8))).collect();
+        assert_eq!(slots, [0, 1, 2, 3]);
+        // The first eviction's hand clears every mark; after that only owner 3 is used again.
+        assert_eq!(cache.insert(5, context(5)), 0);
+        assert!(cache.get(0, 1).is_none(), "owner 1 was evicted");
+        assert!(cache.get(1, 2).is_some());
+        assert_eq!(cache.insert(6, context(6)), 2, "owner 2 was used, owner 3 was not");
+        assert!(cache.get(2, 3).is_none() && cache.get(1, 2).is_some() && cache.get(3, 4).is_some());
+        assert_eq!(cache.len(), 4);
+    }
+
+    #[test]
+    fn release_frees_the_owners_slot_only() {
+        let mut cache = ContextCache::new(200);
+        let slots: Vec<u32> = (1..=150).map(|owner| cache.insert(owner, context(owner as u8))).collect();
+        cache.release(slots[9], 99);
+        assert!(cache.get(slots[9], 10).is_some(), "slot 9 is not that of owner 99");
+        cache.release(slots[9], 10);
+        cache.release(slots[9], 10);
+        assert!(cache.get(slots[9], 10).is_none());
+        assert_eq!(cache.len(), 149);
+        assert_eq!(cache.insert(151, context(1)), slots[9]);
+        assert_eq!(cache.insert(152, context(1)), 150);
+    }
+
+    #[test]
+    fn extras_hold_an_integrity_key() {
+        let mut extras = Extras::default();
+        extras.insert(7, Extra::new(&[3; 48]).expect("fits"));
+        assert_eq!(extras.get(7).map(Extra::auth_key), Some(&[3; 48][..]));
+        extras.remove(7);
+        assert!(extras.get(7).is_none());
+        assert!(Extra::new(&[0; 65]).is_none());
+    }
+}
