@@ -129,7 +129,7 @@ class PcapngReader:
                 options: tuple[Option, ...] = ()
                 without_options = (captured + 35) & ~3
                 if total != without_options:
-                    if total < without_options or total & 3 or total > MAX_BLOCK_OCTETS:
+                    if total < without_options or total & 3:
                         break
                     found = read_options(data[position + without_options - 4 : after - 4], order)
                     if found is None:
@@ -245,8 +245,6 @@ class PcapngReader:
                 )
             self._numbers[key] = len(self.interfaces)
             self.interfaces.append(interface)
-        elif len(self._clocks) >= MAX_DESCRIPTION_OCTETS // DESCRIPTION_OVERHEAD_OCTETS:
-            raise self._malformed(0, f"interface {len(self._clocks)} of one section", "fewer interfaces")
         divisor = 1 << (tsresol & 0x7F) if tsresol & 0x80 else 10**tsresol
         self._clocks.append(
             _Clock(
