@@ -26,10 +26,11 @@ class EventKind(enum.Enum):
 class Event:
     """One event; only the fields that its kind has are set.
 
-    now: nanoseconds, as given to the call that caused it.   sa: id.   limit: which lifetime: seconds, octets,
-    packets, idle_seconds, sequence. reason, spi, sequence (low half), source, destination, flow_label: audit.
-    address, port: where the peer is now.   mtu: octets. inner, outer: ECN codepoints.   selector: of the SA to be
-    made.
+    now: nanoseconds, as given to the call that caused it.   sa: id.
+    limit: of a lifetime seconds, octets, packets, idle_seconds or sequence; of an ECN alarm its class.
+    reason, spi, sequence (low half), source, destination, flow_label: of an audited drop.
+    address, port: where the peer is now.   mtu: octets.   inner, outer: ECN codepoints.
+    selector: of the SA to be made.
     """
 
     kind: EventKind

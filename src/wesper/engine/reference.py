@@ -240,7 +240,7 @@ class ReferenceEngine(Engine):
             inside = room if profile.mode is Mode.TUNNEL else room + (datagram.payload if datagram is not None else 0)
             return self._drop(DropReason.OUT_TOO_BIG, inside)
         if profile.pad_to and dummy is None:
-            payload += bytes(min(profile.pad_to, room) - len(payload))
+            payload += bytes(max(min(profile.pad_to, room) - len(payload), 0))
 
         # RFC 4303 §3.3.3: never let the number cycle; OURS: not even where the peer does no anti-replay.
         if sequence > profile.last_sequence:

@@ -1,0 +1,1 @@
+"""Hosts and networks made on the spot, without privilege."""
