@@ -18,6 +18,7 @@ MACS = bytes(12)
         (LinkType.ETHERNET, MACS + bytes.fromhex("8100 0007 0800"), V4),
         (LinkType.ETHERNET, MACS + bytes.fromhex("88a8 0009 8100 0007 86dd"), V6),
         (LinkType.ETHERNET, MACS + bytes.fromhex("9100 0009 9100 0008 8100 0007 0800"), V4),
+        (LinkType.ETHERNET, MACS + bytes.fromhex("9200 0009 0800"), V4),
         (LinkType.ETHERNET, MACS + bytes.fromhex("0026 aaaa03 000000 0800"), V4),
         (LinkType.ETHERNET, MACS + bytes.fromhex("8847 00064040 00065140"), V4),
         (LinkType.ETHERNET, MACS + bytes.fromhex("8847 00065140"), V6),

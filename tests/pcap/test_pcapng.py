@@ -49,11 +49,11 @@ def test_parse(order: Order) -> None:
 def test_simple_and_obsolete_packets(order: Order) -> None:
     octets = section(order) + interface(order, snap=4)
     octets += simple_packet(order, 3, b"\x45bc") + simple_packet(order, 1500, b"\x45bcd")
-    octets += obsolete_packet(order, 9, b"\x45bcde", options=option(order, 1, b"old"))
+    octets += obsolete_packet(order, 9, b"\x45bcde", options=option(order, 2, pack(order + "I", 0x01020304)))
     assert read(octets) == [
         Record(0, 3, 101, 0, b"\x45bc"),
         Record(0, 1500, 101, 0, b"\x45bcd"),
-        Record(9000, 5, 101, 0, b"\x45bcde", ((1, b"old"),)),
+        Record(9000, 5, 101, 0, b"\x45bcde", ((2, b"\x04\x03\x02\x01"),)),
     ]
 
 
