@@ -53,7 +53,7 @@ def missing_packages(toolchain: Toolchain | NoToolchain) -> Iterator[str]:
             yield "a C compiler is missing: apt-get install gcc libc6-dev"
         elif not _compiles("#include <stdlib.h>"):
             yield "the C library's headers are missing: apt-get install libc6-dev"
-        elif _with_ipsec_mb() and not _compiles("#include <intel-ipsec-mb.h>"):
+        elif rust_toolchain.with_ipsec_mb() and not _compiles("#include <intel-ipsec-mb.h>"):
             yield "WESPER_IPSEC_MB is set and its header is missing: apt-get install libipsec-mb-dev"
 
 
@@ -73,7 +73,9 @@ def bring_up_to_date(toolchain: Toolchain | NoToolchain, dev: bool) -> None:
             _write_stamp(done)
 
     native = isinstance(toolchain, Toolchain)
-    inputs = _digest(_sources_of_build(native), toolchain.version if isinstance(toolchain, Toolchain) else "none")
+    features = "ipsec-mb" if rust_toolchain.with_ipsec_mb() else ""
+    words = (toolchain.version, features) if isinstance(toolchain, Toolchain) else ("reference engine only",)
+    inputs = _digest(_sources_of_build(native), *words)
     if done.get("wesper") != inputs or native != any(_extensions()):
         _install_wesper(toolchain)
         done["wesper"] = inputs
@@ -93,7 +95,7 @@ def _install_wesper(toolchain: Toolchain | NoToolchain) -> None:
         return
     print(f"build: compiling the native engine with {toolchain.version} (minutes the first time)", flush=True)
     environment = toolchain.environment()
-    if _with_ipsec_mb():
+    if rust_toolchain.with_ipsec_mb():
         environment["MATURIN_PEP517_ARGS"] = "--features ipsec-mb"
     _pip(*options, "--editable", str(ROOT), env=environment)
 
@@ -104,10 +106,6 @@ def _pip(*arguments: str, env: dict[str, str] | None = None) -> None:
     environment.pop("PYTHONPATH", None)
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *arguments]
     subprocess.run(pip, check=True, env=environment, cwd=ROOT)
-
-
-def _with_ipsec_mb() -> bool:
-    return os.environ.get("WESPER_IPSEC_MB", "0") not in ("", "0")
 
 
 def _compiles(source: str) -> bool:
@@ -131,7 +129,7 @@ def _sources_of_build(native: bool) -> Iterator[Path]:
 
 def _digest(paths: Iterator[Path] | Sequence[Path], *words: str) -> str:
     digest = hashlib.sha256()
-    for word in (*words, os.environ.get("WESPER_IPSEC_MB", ""), str(ROOT)):
+    for word in words:
         digest.update(f"{word}\0".encode())
     for path in paths:
         digest.update(f"{path.relative_to(ROOT)}\0".encode())

@@ -59,8 +59,11 @@ class Check:
 
 def checks(junit: Path) -> list[Check]:
     """Return all checks, the quick ones first.   junit: where pytest writes its report."""
-    clippy = ("cargo", "clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings")
-    cargo_test = ("cargo", "test", "--workspace", "--exclude", "wesper-py", "--locked")
+    workspace = ["--workspace", "--locked"]
+    if rust_toolchain.with_ipsec_mb():
+        workspace += ["--features", "wesper-core/ipsec-mb"]
+    clippy = ["cargo", "clippy", *workspace, "--all-targets", "--quiet", "--", "-D", "warnings"]
+    cargo_test = ["cargo", "test", *workspace, "--exclude", "wesper-py"]
     engine = "reference" if isinstance(rust_toolchain.find(), NoToolchain) else "both"
     docs = (BIN / "sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--jobs", "2", "docs", "build/docs")
     vectors = sorted((ROOT / "vectors").glob("*.json"))
@@ -68,6 +71,7 @@ def checks(junit: Path) -> list[Check]:
         Check("ruff-format", (BIN / "ruff", "format", "--check", ".")),
         Check("ruff", (BIN / "ruff", "check", ".")),
         Check("mypy", (BIN / "mypy",)),
+        Check("generated", (BIN / "python", "tools/generate.py", "--check")),
         Check(
             "rustfmt",
             ("cargo", "fmt", "--all", "--check"),

@@ -59,7 +59,7 @@ def find() -> Toolchain | NoToolchain:
 
     WESPER_NO_NATIVE=1 asks for none.
     """
-    if os.environ.get("WESPER_NO_NATIVE", "0") not in ("", "0"):
+    if _is_set("WESPER_NO_NATIVE"):
         return NoToolchain("WESPER_NO_NATIVE is set")
     wanted = minimum_rust()
     refused = []
@@ -76,6 +76,15 @@ def find() -> Toolchain | NoToolchain:
         else:
             return Toolchain(folder, version)
     return NoToolchain(f"{'; '.join(refused) or 'no Rust toolchain found'}: {HOW_TO_INSTALL}")
+
+
+def with_ipsec_mb() -> bool:
+    """Tell whether the native engine is to have the ipsec-mb provider too: WESPER_IPSEC_MB=1 asks for it."""
+    return _is_set("WESPER_IPSEC_MB")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
 
 
 def _folders() -> Iterator[Path]:

@@ -1,7 +1,7 @@
 """What becomes of a packet: delivered, bypassed, or dropped for one named reason.
 
 ``DropReason`` is the one list of reasons. Counters, ``--json`` names, the docs' table and the native engine's
-``verdict.rs`` (written by ``tools/generate_rust.py``) come from it. Counter names are those of
+``verdict.rs`` (written by ``tools/generate.py``) come from it. Counter names are those of
 ``/proc/net/xfrm_stat`` (net/xfrm/xfrm_proc.c).
 """
 
@@ -81,7 +81,7 @@ class DropReason(enum.Enum):
     )
     IN_NO_POLICY = (16, "no_policy", "XfrmInNoPols", "no policy lets this packet in", "RFC 4301 §5.2")
     IN_DISCARD = (17, "policy_discard", "XfrmInPolBlock", "an inbound policy says DISCARD", "RFC 4301 §5.2")
-    KEEPALIVE = (18, "keepalive", "", "NAT keepalive: ignored", "RFC 3948 §2.3")
+    KEEPALIVE = (18, "not_for_us", "", "NAT keepalive: ignored", "RFC 3948 §2.3")
     # Outbound.
     OUT_BAD_PACKET = (32, "bad_packet", "XfrmOutError", "what should be protected is not an IP packet", "RFC 4301 §5.1")
     OUT_DISCARD = (
@@ -192,7 +192,7 @@ Verdict = Delivered | Bypassed | Dropped
 def rust_source() -> str:
     """Return crates/wesper-core/src/verdict.rs: the same list for the native engine."""
     lines = [
-        "// Written by tools/generate_rust.py from src/wesper/verdict.py: change that file, not this one.",
+        "// Written by tools/generate.py from src/wesper/verdict.py: change that file, not this one.",
         "",
         "//! Why a packet is dropped.",
         "",

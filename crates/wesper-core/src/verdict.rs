@@ -1,4 +1,4 @@
-// Written by tools/generate_rust.py from src/wesper/verdict.py: change that file, not this one.
+// Written by tools/generate.py from src/wesper/verdict.py: change that file, not this one.
 
 //! Why a packet is dropped.
 

@@ -1,0 +1,72 @@
+"""Write the files that are made from declarations: docs pages and the native engine's enum.   With --check: only say whether they are up to date."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from wesper.verdict import COUNTERS, DropReason, rust_source
+from wesper.wire import diagram
+from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
+from wesper.wire.ipv4 import IPv4
+from wesper.wire.ipv6 import IPv6
+from wesper.wire.udp import UDP
+
+_ROOT = Path(__file__).parents[1]
+
+
+def drops() -> str:
+    """Return the page of drop reasons and counters."""
+    lines = [
+        "# Drops and counters",
+        "",
+        "Every packet that an engine does not deliver is dropped for one of these reasons. `verdict` is the name in vectors",
+        "and JSON, `counter` the one it raises, named as in `/proc/net/xfrm_stat`; reasons without a counter are no errors.",
+        "Written from `src/wesper/verdict.py` by `tools/generate.py`.",
+        "",
+        "| code | reason | verdict | counter | when | source |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.code} | `{r.name}` | {r.verdict} | {r.counter or '–'} | {r.sentence} | {r.source} |" for r in DropReason
+    ]
+    unused = [c for c in COUNTERS if c not in {r.counter for r in DropReason}]
+    lines += ["", f"Counters of the kernel that nothing raises here yet: {', '.join(unused)}.", ""]
+    return "\n".join(lines)
+
+
+def formats() -> str:
+    """Return the page of packet diagrams."""
+    lines = [
+        "# Formats",
+        "",
+        "Drawn from the declarations in `src/wesper/wire/` by `tools/generate.py`. Names in the tables are those of",
+        "`wesper dissect`, and Wireshark's where it has one.",
+    ]
+    for header in (ESP, ESPTrailer, BEETPseudoHeader, UDP, IPv4, IPv6):
+        lines += ["", f"## {header.TITLE}", "", f"Source: {header.SOURCE}.", "", "```text", diagram(header), "```", ""]
+        lines += ["| field | bits | name | meaning | source |", "|---|---|---|---|---|"]
+        for f in header.FIELDS:
+            width = "variable" if f.variable else str(f.bits)
+            lines.append(f"| {f.name} | {width} | `{header.NAME}.{f.wire_name}` | {f.meaning} | {f.source} |")
+    return "\n".join([*lines, ""])
+
+
+def main(check: bool) -> int:
+    """Write or check all files; return the exit code."""
+    files = {
+        "docs/drops.md": drops(),
+        "docs/formats.md": formats(),
+        "crates/wesper-core/src/verdict.rs": rust_source(),
+    }
+    stale = [name for name, text in files.items() if not (_ROOT / name).exists() or (_ROOT / name).read_text() != text]
+    for name in stale:
+        if check:
+            print(f"{name} is out of date: run .venv/bin/python tools/generate.py", file=sys.stderr)
+        else:
+            (_ROOT / name).write_text(files[name])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
