@@ -104,6 +104,8 @@ def _pip(*arguments: str, env: dict[str, str] | None = None) -> None:
     # PYTHONPATH and the user's site folder would count as installed what the venv itself lacks.
     environment = {**(env or os.environ), "PYTHONNOUSERSITE": "1"}
     environment.pop("PYTHONPATH", None)
+    # The build backend calls `maturin` by name: the pinned one, not one that happens to be installed elsewhere.
+    environment["PATH"] = f"{PYTHON.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", *arguments]
     subprocess.run(pip, check=True, env=environment, cwd=ROOT)
 
