@@ -29,18 +29,6 @@ def get_requires_for_build_sdist(config_settings: Settings = None) -> list[str]:
     return ["hatchling>=1.33"]
 
 
-def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings = None) -> str:
-    """Write the package's metadata into metadata_directory and return the folder's name."""
-    name: str = _builder().prepare_metadata_for_build_wheel(metadata_directory, config_settings)
-    return name
-
-
-def prepare_metadata_for_build_editable(metadata_directory: str, config_settings: Settings = None) -> str:
-    """Write the package's metadata into metadata_directory and return the folder's name."""
-    name: str = _builder().prepare_metadata_for_build_editable(metadata_directory, config_settings)
-    return name
-
-
 def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
     """Build a wheel into wheel_directory and return its file name."""
     name: str = _builder().build_wheel(wheel_directory, config_settings, metadata_directory)
