@@ -1,4 +1,7 @@
-"""Write the files that are made from declarations: docs pages and the native engine's enum.   With --check: only say whether they are up to date."""
+"""Write the files that are made from declarations: docs pages and the native engine's enum.
+
+With --check: only say whether they are up to date.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,9 @@ def drops() -> str:
     lines = [
         "# Drops and counters",
         "",
-        "Every packet that an engine does not deliver is dropped for one of these reasons. `verdict` is the name in vectors",
-        "and JSON, `counter` the one it raises, named as in `/proc/net/xfrm_stat`; reasons without a counter are no errors.",
+        "Every packet that an engine does not deliver is dropped for one of these reasons. `verdict` is its name in",
+        "vectors and JSON, `counter` the one it raises, named as in `/proc/net/xfrm_stat`; a reason without one is no",
+        "error.",
         "Written from `src/wesper/verdict.py` by `tools/generate.py`.",
         "",
         "| code | reason | verdict | counter | when | source |",

@@ -1,0 +1,96 @@
+"""A run of the benchmark as JSON, as a table, and as an entry of the history page."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .measure import Result
+
+SCHEMA = 1
+_HEADING = "## Runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run.   machine: what it was measured on.   load: what else went on.   skipped: rows left out, with the reason."""
+
+    results: tuple[Result, ...]
+    machine: dict[str, str]
+    load: dict[str, float]
+    skipped: tuple[tuple[str, str], ...]
+    quick: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the run with all its numbers."""
+        return {
+            "schema": SCHEMA,
+            "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "quick": self.quick,
+            "machine": self.machine,
+            "load": self.load,
+            "rows": [{**asdict(result), "met": result.met} for result in self.results],
+            "skipped": [{"row": row, "reason": reason} for row, reason in self.skipped],
+        }
+
+    def print(self, console: Console) -> None:
+        """Print the table."""
+        for group in dict.fromkeys(result.group for result in self.results):
+            table = Table(title=group, title_justify="left", title_style="bold", box=None, pad_edge=False)
+            for column, side in (("", "left"), ("wesper", "right"), ("anchor", "right"), ("ratio", "right"), ("spread", "right"), ("goal", "right"), ("", "left")):
+                table.add_column(column, justify=side, no_wrap=column != "")  # type: ignore[arg-type]
+            for result in self.results:
+                if result.group == group:
+                    table.add_row(*_cells(result))
+            console.print(table)
+            console.print()
+        for row, reason in self.skipped:
+            console.print(f"left out: {row}: {reason}", style="yellow")
+        console.print(f"{self.machine['cpu']}, {self.machine['cores']} cores, Linux {self.machine['kernel']}")
+        console.print(
+            f"load {self.load['load_before']} to {self.load['load_after']}, {self.load['steal_percent']} % stolen, "
+            f"{self.load['seconds']} s; medians of {self.results[0].rounds if self.results else 0} rounds, anchors measured in turn"
+        )
+
+    def as_markdown(self) -> str:
+        """Return an entry for the history page."""
+        lines = [f"### {time.strftime('%Y-%m-%d', time.gmtime())}{', quick' if self.quick else ''}", ""]
+        lines += [f"{key}: {value}  " for key, value in self.machine.items()]
+        lines += [f"{key.replace('_', ' ')}: {value}  " for key, value in self.load.items()]
+        lines += ["", "| what | wesper | anchor | ratio | spread | goal | |", "|---|---|---|---|---|---|---|"]
+        lines += [f"| {result.group}: {cells[0]} | {' | '.join(cells[1:])} |" for result in self.results for cells in [_cells(result)]]
+        lines += [f"\nLeft out: {row}: {reason}." for row, reason in self.skipped]
+        return "\n".join([*lines, ""])
+
+    def add_to_history(self, page: Path) -> None:
+        """Put this run on top of the page's history.   The rest of the page stays."""
+        text = page.read_text() if page.exists() else f"# Performance\n\n{_HEADING}\n"
+        before, heading, after = text.partition(_HEADING)
+        page.write_text(f"{before}{heading or _HEADING}\n\n{self.as_markdown()}{after}")
+
+
+def _cells(result: Result) -> list[str]:
+    sign = "<=" if result.at_most else ">="
+    goal = "" if result.goal is None else f"{sign} {result.goal:g}" + (" x" if result.ratio is not None else "")
+    return [
+        result.name,
+        number(result.ours, result.unit),
+        "" if result.anchor is None else f"{number(result.anchor, result.unit)} {result.anchor_name}",
+        "" if result.ratio is None else f"{result.ratio:.2f} x",
+        "" if result.low is None else f"{result.low:.2f}..{result.high:.2f}",
+        goal,
+        {True: "met", False: "not met", None: ""}[result.met],
+    ]
+
+
+def number(value: float, unit: str) -> str:
+    """Return a rate with a prefix that keeps it short."""
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if unit.endswith("/s") and value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.4g} {unit}"
