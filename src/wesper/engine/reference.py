@@ -246,7 +246,7 @@ class ReferenceEngine(Engine):
         if sequence > profile.last_sequence:
             return self._drop_out(a, DropReason.OUT_SEQUENCE_OVERFLOW, now)
         a.sequence = sequence
-        iv = a.sa.iv if a.sa.iv is not None and not a.cipher.implicit_iv else self._iv(a, sequence)
+        iv = a.sa.iv if a.sa.iv is not None and a.cipher.iv_octets else self._iv(a, sequence)
         body = a.protocol.encapsulate(a.cipher, a.keys, a.sa.spi, sequence, profile.esn, iv, next_header, payload)
         protocol = a.protocol.ip_protocol
         if profile.encapsulation is not None:
