@@ -115,7 +115,7 @@ def main() -> int:
             failed += 1
     chosen = [target for target in targets if not arguments.names or target.name in arguments.names]
     if not chosen:
-        parser.error(f"no such target: {arguments.names}; there are {', '.join(target.name for target in targets)}")
+        parser.error(f"no such target; there are {', '.join(target.name for target in targets) or 'none'}")
     with ThreadPoolExecutor(arguments.jobs) as pool:
         survived = list(pool.map(lambda target: run(target, arguments.seconds), chosen))
     failed += survived.count(False)
