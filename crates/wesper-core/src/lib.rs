@@ -1,14 +1,26 @@
-//! The native engine's lower half: suites, AEAD, replay windows and SA tables.
+//! The native engine: suites, AEAD, replay windows, SA tables, ESP, policies.
 //!
 //! No I/O, no clock, no Python. Every entry point takes octets and, where it matters, the time.
 #![deny(unsafe_code)]
 
 pub mod aead;
+pub mod batch;
+pub mod engine;
+pub mod esp;
+pub mod events;
 pub mod hot;
+pub mod ip;
+pub mod profile;
+pub mod protocol;
+pub mod receiver;
 pub mod replay;
 mod rows;
 pub mod sad;
+pub mod selectors;
+pub mod sender;
+pub mod spd;
 pub mod suite;
+pub mod verdict;
 
 pub use rows::Row;
 

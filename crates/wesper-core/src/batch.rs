@@ -1,0 +1,78 @@
+//! Many packets in one call: one contiguous buffer, and where each packet begins.
+
+use crate::verdict::DropReason;
+
+/// The SAs of a batch of packets.
+#[derive(Clone, Copy, Debug)]
+pub enum Ids<'a> {
+    /// One for all.
+    One(u64),
+    /// One a packet; packets past the end of the list have none.
+    Each(&'a [u64]),
+}
+
+impl Ids<'_> {
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> u64 {
+        match self {
+            Self::One(id) => *id,
+            Self::Each(ids) => ids.get(index).copied().unwrap_or(0),
+        }
+    }
+}
+
+/// What became of a batch, packet by packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Results {
+    /// What came out, one packet after another.
+    pub data: Vec<u8>,
+    /// n + 1 of them: packet i is `data[offsets[i]..offsets[i + 1]]`, empty where dropped.
+    pub offsets: Vec<u64>,
+    /// 0 delivered, else the drop reason.
+    pub codes: Vec<u8>,
+    /// The SA that did the work; 0 where dropped.
+    pub sas: Vec<u64>,
+    /// Full sequence numbers; 0 where dropped.
+    pub sequences: Vec<u64>,
+}
+
+impl Results {
+    pub(crate) fn with_capacity(packets: usize, octets: usize) -> Self {
+        let mut offsets = Vec::with_capacity(packets + 1);
+        offsets.push(0);
+        Self {
+            data: Vec::with_capacity(octets),
+            offsets,
+            codes: Vec::with_capacity(packets),
+            sas: Vec::with_capacity(packets),
+            sequences: Vec::with_capacity(packets),
+        }
+    }
+
+    /// Notes a packet whose octets end `data`.
+    #[inline]
+    pub(crate) fn delivered(&mut self, sa: u64, sequence: u64) {
+        self.push(0, sa, sequence);
+    }
+
+    /// Notes a drop.
+    #[inline]
+    pub(crate) fn dropped(&mut self, reason: DropReason) {
+        self.push(reason as u8, 0, 0);
+    }
+
+    #[inline]
+    fn push(&mut self, code: u8, sa: u64, sequence: u64) {
+        self.offsets.push(self.data.len() as u64);
+        self.codes.push(code);
+        self.sas.push(sa);
+        self.sequences.push(sequence);
+    }
+}
+
+/// Returns a packet of a batch; empty where the offsets do not fit the data.
+#[inline]
+pub(crate) fn packet<'a>(data: &'a [u8], offsets: &[u64], index: usize) -> &'a [u8] {
+    let (Some(from), Some(to)) = (offsets.get(index), offsets.get(index + 1)) else { return &[] };
+    data.get(*from as usize..*to as usize).unwrap_or_default()
+}
