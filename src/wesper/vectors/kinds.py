@@ -1,0 +1,42 @@
+"""All kinds of vector files, in the order in which a file is tried against them.
+
+A kind that can be run is a file of its own with its lists; the others are only recognised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from . import esp_family
+from .kind import Kind
+
+
+def _psp(document: Mapping[str, object]) -> bool:
+    return document.get("format") == "psp-vectors-1"
+
+
+def _aggfrag(document: Mapping[str, object]) -> bool:
+    return document.get("spec") == "RFC 9347" and "schema" in document
+
+
+def _esp_echo(document: Mapping[str, object]) -> bool:
+    return type(document.get("format")) is int and document["format"] == 1 and "conventions" in document
+
+
+def _psp_netlink(document: Mapping[str, object]) -> bool:
+    return document.get("format") == "psp-netlink/1"
+
+
+def _xfrm(document: Mapping[str, object]) -> bool:
+    return "byte_order" in document and "volatile" in document
+
+
+KINDS: Final[tuple[Kind, ...]] = (
+    *esp_family.KINDS,
+    Kind("PSP", ("format",), _psp),
+    Kind("AGGFRAG", ("spec", "schema"), _aggfrag),
+    Kind("ESP echo", ("format", "conventions"), _esp_echo),
+    Kind("PSP netlink", ("format",), _psp_netlink),
+    Kind("XFRM", ("byte_order", "volatile"), _xfrm),
+)
