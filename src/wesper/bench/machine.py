@@ -13,7 +13,20 @@ import cryptography
 from cryptography.hazmat.backends.openssl import backend
 
 # Flags that decide which code path of an AEAD provider runs.
-_FLAGS = ("aes", "pclmulqdq", "avx", "avx2", "avx512f", "avx512bw", "vaes", "vpclmulqdq", "gfni", "sha_ni", "asimd", "pmull")
+_FLAGS = (
+    "aes",
+    "pclmulqdq",
+    "avx",
+    "avx2",
+    "avx512f",
+    "avx512bw",
+    "vaes",
+    "vpclmulqdq",
+    "gfni",
+    "sha_ni",
+    "asimd",
+    "pmull",
+)
 
 
 def describe(native: dict[str, str]) -> dict[str, str]:

@@ -32,8 +32,8 @@ class Row:
 class Result:
     """What a row has shown.
 
-    ours, anchor: medians, in the row's unit.   ratio: median of the rounds' ratios; against the goal itself where there is
-    no anchor.   low, high: the smallest and largest ratio of a round.   rounds: how many.
+    ours, anchor: medians, in the row's unit.   ratio: median of the rounds' ratios; against the goal itself where
+    there is no anchor.   low, high: the smallest and largest ratio of a round.   rounds: how many.
     """
 
     group: str

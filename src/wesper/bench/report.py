@@ -18,7 +18,10 @@ _HEADING = "## Runs"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run.   machine: what it was measured on.   load: what else went on.   skipped: rows left out, with the reason."""
+    """One run.
+
+    machine: what it was measured on.   load: what else went on.   skipped: rows left out, with the reason.
+    """
 
     results: tuple[Result, ...]
     machine: dict[str, str]
@@ -42,7 +45,15 @@ class Report:
         """Print the table."""
         for group in dict.fromkeys(result.group for result in self.results):
             table = Table(title=group, title_justify="left", title_style="bold", box=None, pad_edge=False)
-            for column, side in (("", "left"), ("wesper", "right"), ("anchor", "right"), ("ratio", "right"), ("spread", "right"), ("goal", "right"), ("", "left")):
+            for column, side in (
+                ("", "left"),
+                ("wesper", "right"),
+                ("anchor", "right"),
+                ("ratio", "right"),
+                ("spread", "right"),
+                ("goal", "right"),
+                ("", "left"),
+            ):
                 table.add_column(column, justify=side, no_wrap=column != "")  # type: ignore[arg-type]
             for result in self.results:
                 if result.group == group:
@@ -51,10 +62,11 @@ class Report:
             console.print()
         for row, reason in self.skipped:
             console.print(f"left out: {row}: {reason}", style="yellow")
+        rounds = self.results[0].rounds if self.results else 0
         console.print(f"{self.machine['cpu']}, {self.machine['cores']} cores, Linux {self.machine['kernel']}")
         console.print(
             f"load {self.load['load_before']} to {self.load['load_after']}, {self.load['steal_percent']} % stolen, "
-            f"{self.load['seconds']} s; medians of {self.results[0].rounds if self.results else 0} rounds, anchors measured in turn"
+            f"{self.load['seconds']} s; medians of {rounds} rounds, anchors measured in turn"
         )
 
     def as_markdown(self) -> str:
@@ -63,7 +75,11 @@ class Report:
         lines += [f"{key}: {value}  " for key, value in self.machine.items()]
         lines += [f"{key.replace('_', ' ')}: {value}  " for key, value in self.load.items()]
         lines += ["", "| what | wesper | anchor | ratio | spread | goal | |", "|---|---|---|---|---|---|---|"]
-        lines += [f"| {result.group}: {cells[0]} | {' | '.join(cells[1:])} |" for result in self.results for cells in [_cells(result)]]
+        lines += [
+            f"| {result.group}: {cells[0]} | {' | '.join(cells[1:])} |"
+            for result in self.results
+            for cells in [_cells(result)]
+        ]
         lines += [f"\nLeft out: {row}: {reason}." for row, reason in self.skipped]
         return "\n".join([*lines, ""])
 
