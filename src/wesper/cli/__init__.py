@@ -36,7 +36,10 @@ _vectors.command("wesper.cli.vectors:run")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 checked and failed, 2 usage or config, 3 missing, 4 I/O, 130 interrupted."""
+    """Run the command line and exit.
+
+    0 done, 1 checked and failed, 2 usage or config, 3 capability, engine or feature missing, 4 I/O, 130 interrupted.
+    """
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
