@@ -237,7 +237,7 @@ class ReferenceEngine(Engine):
         room = self._room(a, len(enclosed.head), now)
         may_cut = profile.fragmentation is Fragmentation.AFTER and datagram is not None and not datagram.dont_fragment
         if len(payload) > (self._most(a, len(enclosed.head)) if may_cut else room):
-            inside = room if profile.mode is Mode.TUNNEL else room + (datagram.payload if datagram is not None else 0)
+            inside = room if datagram is None else room + len(datagram.packet) - len(enclosed.payload)
             return self._drop(DropReason.OUT_TOO_BIG, inside)
         if profile.pad_to and dummy is None:
             payload += bytes(max(min(profile.pad_to, room) - len(payload), 0))
