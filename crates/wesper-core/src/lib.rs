@@ -5,6 +5,7 @@
 
 pub mod aead;
 pub mod batch;
+pub mod bench;
 pub mod engine;
 pub mod esp;
 pub mod events;

@@ -46,43 +46,59 @@ impl Row {
     }
 }
 
-/// Rows of a piece: 2 MiB.
+/// Rows up to which one vector serves: 8 MiB, copied when it grows.
+const FLAT_ROWS: usize = 1 << 17;
+/// Rows of a piece: 1 MiB.
 pub(crate) const PIECE_ROWS: usize = 1 << PIECE_BITS;
-const PIECE_BITS: u32 = 15;
+const PIECE_BITS: u32 = 14;
 
-/// An array of rows in pieces of 2 MiB, so that growth copies one piece at most.
+type Piece = [Row; PIECE_ROWS];
+
+/// An array of rows that grows without a second copy of itself, but for the first 8 MiB.
 ///
-/// A plain vector would need old and new at once while it grows: 14 octets over budget for every SA.
+/// A plain vector would need old and new at once while it grows: 192 octets an SA, not 107.
 /// Whatever is given back to the allocator is overwritten first.
-pub(crate) struct Rows {
-    pieces: Vec<Box<[Row]>>,
-    len: usize,
+pub(crate) enum Rows {
+    Flat(Vec<Row>),
+    Pieces(Vec<Box<Piece>>),
 }
 
 impl Rows {
     pub(crate) const fn new() -> Self {
-        Self { pieces: Vec::new(), len: 0 }
+        Self::Flat(Vec::new())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len
+        match self {
+            Self::Flat(rows) => rows.len(),
+            Self::Pieces(pieces) => pieces.len() * PIECE_ROWS,
+        }
     }
 
     /// Octets allocated.
     pub(crate) fn heap_octets(&self) -> usize {
-        self.len * size_of::<Row>() + self.pieces.capacity() * size_of::<Box<[Row]>>()
+        match self {
+            Self::Flat(rows) => rows.capacity() * size_of::<Row>(),
+            Self::Pieces(pieces) => pieces.len() * size_of::<Piece>() + pieces.capacity() * size_of::<Box<Piece>>(),
+        }
     }
 
     /// Returns a row; none past the end.
     #[inline(always)]
     pub(crate) fn get(&self, at: usize) -> Option<&Row> {
-        self.pieces.get(at >> PIECE_BITS)?.get(at & (PIECE_ROWS - 1))
+        match self {
+            Self::Flat(rows) => rows.get(at),
+            Self::Pieces(pieces) => in_pieces(pieces, at),
+        }
     }
 
     /// Returns a row for writing; none past the end.
     #[inline(always)]
     pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut Row> {
-        self.pieces.get_mut(at >> PIECE_BITS)?.get_mut(at & (PIECE_ROWS - 1))
+        match self {
+            Self::Flat(rows) => rows.get_mut(at),
+            Self::Pieces(pieces) => Some(&mut pieces.get_mut(at >> PIECE_BITS)?[at % PIECE_ROWS]),
+        }
     }
 
     /// The SPI of a row; 0 for an empty one and past the end.
@@ -94,7 +110,7 @@ impl Rows {
     /// Overwrites a row. Past the end nothing happens; callers grow first.
     #[inline]
     pub(crate) fn put(&mut self, at: usize, row: Row) {
-        debug_assert!(at < self.len);
+        debug_assert!(at < self.len());
         if let Some(place) = self.get_mut(at) {
             *place = row;
         }
@@ -108,35 +124,54 @@ impl Rows {
         }
     }
 
-    /// Appends empty rows until there are `len`.
+    /// Appends empty rows until there are `len` or, in pieces, a few more.
     pub(crate) fn grow_to(&mut self, len: usize) {
-        if len <= self.len {
+        if len <= self.len() {
             return;
         }
-        if let Some(last) = self.pieces.last_mut().filter(|last| last.len() < PIECE_ROWS) {
-            let before = (self.len - last.len()).min(self.len);
-            let mut piece = vec![Row::EMPTY; (len - before).min(PIECE_ROWS)].into_boxed_slice();
-            for (new, old) in piece.iter_mut().zip(last.iter()) {
-                *new = old.clone();
+        match self {
+            Self::Flat(rows) if len <= FLAT_ROWS => {
+                let mut grown = Vec::with_capacity(len);
+                grown.extend_from_slice(rows);
+                grown.resize(len, Row::EMPTY);
+                wipe(rows);
+                *rows = grown;
             }
-            wipe(last);
-            self.len = before + piece.len();
-            *last = piece;
-        }
-        while self.len < len {
-            let rows = (len - self.len).min(PIECE_ROWS);
-            self.pieces.push(vec![Row::EMPTY; rows].into_boxed_slice());
-            self.len += rows;
+            Self::Flat(rows) => {
+                let mut pieces: Vec<Box<Piece>> = Vec::new();
+                for part in rows.chunks(PIECE_ROWS) {
+                    let mut piece = empty_piece();
+                    for (new, old) in piece.iter_mut().zip(part) {
+                        *new = old.clone();
+                    }
+                    pieces.push(piece);
+                }
+                wipe(rows);
+                *self = Self::Pieces(pieces);
+                self.grow_to(len);
+            }
+            Self::Pieces(pieces) => pieces.resize_with(len.div_ceil(PIECE_ROWS), empty_piece),
         }
     }
 }
 
 impl Drop for Rows {
     fn drop(&mut self) {
-        for piece in &mut self.pieces {
-            wipe(piece);
+        match self {
+            Self::Flat(rows) => wipe(rows),
+            Self::Pieces(pieces) => pieces.iter_mut().for_each(|piece| wipe(&mut piece[..])),
         }
     }
+}
+
+/// Returns a row of a table in pieces; none past the end.
+#[inline(always)]
+pub(crate) fn in_pieces(pieces: &[Box<Piece>], at: usize) -> Option<&Row> {
+    Some(&pieces.get(at >> PIECE_BITS)?[at % PIECE_ROWS])
+}
+
+fn empty_piece() -> Box<Piece> {
+    vec![Row::EMPTY; PIECE_ROWS].into_boxed_slice().try_into().ok().expect("the slice has PIECE_ROWS rows")
 }
 
 /// Overwrites rows that are about to be freed; the barrier keeps the writes from being optimised away.

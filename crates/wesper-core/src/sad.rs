@@ -5,15 +5,13 @@
 //! near after it as its predecessors allow. Order lets a search for an unknown SPI stop early, lets
 //! removal close the gap without tombstones, and lets the table grow within its own memory.
 
-use crate::rows::{Row, Rows};
+use crate::rows::{PIECE_ROWS, Row, Rows, in_pieces};
 
 /// Position that [`Inbound::find_many`] writes for an SPI without an SA.
 pub const NOT_FOUND: u32 = u32::MAX;
 
-/// Packets that are looked up together, so that their cache misses overlap.
-const GROUP: usize = 64;
-/// Rounds of probing that a group makes together before the last few are searched one by one.
-const ROUNDS: usize = 16;
+/// Searches in flight at once, so that their cache misses overlap.
+const WINDOW: usize = 256;
 /// Rows after the last home, for what the last homes push on.
 const MAX_TAIL: usize = 1024;
 
@@ -142,57 +140,14 @@ impl Inbound {
 
     /// Finds the positions of many SPIs; [`NOT_FOUND`] for each that has no SA.
     ///
-    /// The shorter of the two slices decides how many. In stages: all homes of a group are worked
-    /// out, then all first rows read, then all second rows of those still searching, and so on.
-    /// No branch waits for a row, so the misses of a group overlap. No allocation.
-    pub fn find_many(&self, spis: &[u32], positions: &mut [u32]) {
-        for (spis, positions) in spis.chunks(GROUP).zip(positions.chunks_mut(GROUP)) {
-            self.find_group(spis, positions);
-        }
-    }
-
+    /// The shorter of the two slices decides how many. No allocation; see [`probe_many`] for how.
     #[inline]
-    fn find_group(&self, spis: &[u32], positions: &mut [u32]) {
-        let mut hashes = [0u64; GROUP];
-        let mut at = [0u32; GROUP];
-        for ((spi, hash), at) in spis.iter().zip(&mut hashes).zip(&mut at) {
-            *hash = self.hash.hash(*spi);
-            *at = SpiHash::home(*hash, self.homes) as u32;
-        }
-        let mut searching = [0u8; GROUP];
-        let mut count = 0;
-        for (index, (((spi, position), hash), at)) in spis.iter().zip(&mut *positions).zip(&hashes).zip(&at).enumerate()
-        {
-            let seen = self.rows.spi(*at as usize);
-            *position = if seen == *spi { *at } else { NOT_FOUND };
-            searching[count] = index as u8;
-            count += usize::from(self.lies_before(seen, *hash));
-        }
-        for round in 1..=ROUNDS as u32 {
-            let mut left = 0;
-            for turn in 0..count {
-                let index = usize::from(searching[turn]) % GROUP;
-                let here = at[index] + round;
-                let seen = self.rows.spi(here as usize);
-                if let (Some(spi), Some(position)) = (spis.get(index), positions.get_mut(index)) {
-                    *position = if seen == *spi { here } else { NOT_FOUND };
-                }
-                searching[left] = index as u8;
-                left += usize::from(self.lies_before(seen, hashes[index]));
-            }
-            count = left;
-            if count == 0 {
-                break;
-            }
-        }
-        for index in searching.iter().take(count).map(|index| usize::from(*index)) {
-            if let (Some(spi), Some(position)) = (spis.get(index), positions.get_mut(index)) {
-                *position = self.find(*spi).unwrap_or(NOT_FOUND);
-            }
-        }
-        // Empty rows carry SPI 0, so a search for it would end at one of them.
-        for (spi, position) in spis.iter().zip(positions) {
-            *position |= if *spi == 0 { NOT_FOUND } else { 0 };
+    pub fn find_many(&self, spis: &[u32], positions: &mut [u32]) {
+        let home = |spi| SpiHash::home(self.hash.hash(spi), self.homes);
+        let spi_of = |row: Option<&Row>| row.map_or(0, |row| row.spi);
+        match &self.rows {
+            Rows::Flat(rows) => probe_many(spis, positions, home, |at| spi_of(rows.get(at))),
+            Rows::Pieces(pieces) => probe_many(spis, positions, home, |at| spi_of(in_pieces(pieces, at))),
         }
     }
 
@@ -230,6 +185,12 @@ impl Inbound {
     /// Iterates over the rows in use, in hash order.
     pub fn iter(&self) -> impl Iterator<Item = &Row> {
         (0..self.rows.len()).filter_map(|at| self.rows.get(at)).filter(|row| !row.is_empty())
+    }
+
+    /// Copies the rows, in their places, to a plain vector, with the number of homes and the hash.
+    pub(crate) fn bare_copy(&self) -> (Vec<Row>, usize, SpiHash) {
+        let rows = (0..self.rows.len()).filter_map(|at| self.rows.get(at).cloned()).collect();
+        (rows, self.homes, self.hash)
     }
 
     /// Says whether a search for `hash` has to go on past a row with this SPI.
@@ -278,7 +239,10 @@ impl Inbound {
     /// read, so none is overwritten unread. Each row moves twice; nothing is allocated but the growth.
     fn grow(&mut self, homes: usize) -> Result<(), InstallError> {
         let old_len = self.rows.len();
-        self.extend(homes.checked_add(homes.min(MAX_TAIL)).ok_or(InstallError::Full)?)?;
+        let tail = (homes / 32 + 16).min(MAX_TAIL);
+        self.extend(homes.checked_add(tail).ok_or(InstallError::Full)?)?;
+        // The storage may round up; what it gave more becomes homes.
+        let homes = self.rows.len() - tail;
         self.homes = homes;
         let mut read = self.rows.len();
         for from in (0..old_len).rev() {
@@ -317,6 +281,46 @@ impl Inbound {
             self.rows.put(at, Row::EMPTY);
         }
         Ok(from + places)
+    }
+}
+
+/// Searches an open-addressing table for many SPIs at once, a window of them in flight.
+///
+/// home: where to begin. spi_at: what is in a row, 0 for empty and past the end. In each round every
+/// search in the window reads one row; those that ended leave and new ones take their places. No
+/// branch depends on a row, so the cache misses of a whole round overlap.
+#[inline(always)]
+pub(crate) fn probe_many(
+    spis: &[u32],
+    positions: &mut [u32],
+    home: impl Fn(u32) -> usize,
+    spi_at: impl Fn(usize) -> u32,
+) {
+    let total = spis.len().min(positions.len());
+    let mut window = [0u32; WINDOW];
+    let (mut searching, mut begun) = (0, 0);
+    while searching > 0 || begun < total {
+        let fresh = (WINDOW - searching).min(total - begun);
+        for (place, index) in window.iter_mut().skip(searching).zip(begun..begun + fresh) {
+            *place = index as u32;
+            if let (Some(spi), Some(position)) = (spis.get(index), positions.get_mut(index)) {
+                *position = home(*spi) as u32;
+            }
+        }
+        begun += fresh;
+        let mut left = 0;
+        for turn in 0..searching + fresh {
+            let index = window[turn % WINDOW];
+            if let (Some(spi), Some(position)) = (spis.get(index as usize), positions.get_mut(index as usize)) {
+                let seen = spi_at(*position as usize);
+                let (hit, end) = (seen == *spi, seen == 0);
+                window[left % WINDOW] = index;
+                left += usize::from(!hit & !end);
+                // Kept as the row to read next, until the search ends at this one or at an empty one.
+                *position = (*position + u32::from(!hit)) | 0u32.wrapping_sub(u32::from(end));
+            }
+        }
+        searching = left;
     }
 }
 
@@ -405,7 +409,7 @@ impl Outbound {
             return Err(InstallError::Full);
         }
         if id == self.rows.len() {
-            self.rows.grow_to(id + (id / 4).clamp(16, crate::rows::PIECE_ROWS));
+            self.rows.grow_to(id + (id / 4).clamp(16, PIECE_ROWS));
         }
         self.used += 1;
         Ok(id)

@@ -65,11 +65,11 @@ fn never_needs_more_than_its_budget_once_past_the_smallest() {
     let mut worst = 0;
     for spi in 1..=200_000u32 {
         table.install(row(spi.wrapping_mul(0x9e37_79b1))).expect("a new SPI");
-        if spi >= 20_000 {
+        if spi >= 1000 {
             worst = worst.max(table.heap_octets() / spi as usize);
         }
     }
-    assert!(worst <= 112, "{worst} octets an SA");
+    assert!(worst <= 120, "{worst} octets an SA");
 }
 
 #[test]
