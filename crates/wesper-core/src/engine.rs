@@ -1,67 +1,86 @@
-//! Both halves behind one set of calls, as the Python interface has it: events come in the order in which they happen.
+//! Both halves behind one set of calls, for two threads at once: one may protect while the other opens.
 //!
-//! Two threads that must not wait for each other take the halves apart with [`Engine::into_halves`].
+//! Each half has a lock of its own. Events come in the order in which they happen. Who needs neither,
+//! as a worker that has a half to itself, takes them apart with [`Engine::into_halves`].
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::batch::{Ids, Results};
 use crate::events::{Event, EventQueue};
 use crate::profile::{InstallError, Options, Profile, Sa, SaState};
-use crate::receiver::{MULTICAST_IDS, Opened, Receiver};
+use crate::receiver::{MULTICAST_IDS, Receiver};
 use crate::selectors::Way;
-use crate::sender::{Dropped, OUTBOUND_IDS, Sealed, Sender};
+use crate::sender::{Dropped, HEADROOM, OUTBOUND_IDS, Sealed, Sender, TAILROOM};
 use crate::spd::{Found, NotIp, Policy};
 use crate::verdict::{CODES, DropReason};
 
 /// An SAD, an SPD, and packets through them.
 ///
 /// Ids: an inbound SA's is its SPI, a multicast one's 2^32 + n, an outbound one's 2^40 + n; n is never used again.
+/// Locks are taken in the order of the fields, and never both halves.
 pub struct Engine {
-    sender: Sender,
-    receiver: Receiver,
-    serial: u64,
-    events: EventQueue,
+    /// The next n.
+    serial: Mutex<u64>,
+    sender: Mutex<Half<Sender>>,
+    receiver: Mutex<Half<Receiver>>,
+    events: Mutex<EventQueue>,
+}
+
+/// One half, and where it works on single packets.
+struct Half<T> {
+    half: T,
+    scratch: Vec<u8>,
+}
+
+/// What came out of a single packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered<T> {
+    /// What the caller made of the packet's octets.
+    pub packet: T,
+    /// The SA that did the work.
+    pub sa: u64,
+    /// Full sequence number.
+    pub sequence: u64,
 }
 
 impl Engine {
     /// Makes an engine without SAs and policies.
     pub fn new(options: &Options) -> Self {
         Self {
-            sender: Sender::new(options),
-            receiver: Receiver::new(options),
-            serial: 0,
-            events: EventQueue::new(options.events),
+            serial: Mutex::new(0),
+            sender: Mutex::new(Half { half: Sender::new(options), scratch: Vec::new() }),
+            receiver: Mutex::new(Half { half: Receiver::new(options), scratch: Vec::new() }),
+            events: Mutex::new(EventQueue::new(options.events)),
         }
     }
 
     /// Takes the halves apart: they share nothing, and each keeps its own events and counts.
     pub fn into_halves(self) -> (Sender, Receiver) {
-        (self.sender, self.receiver)
+        let sender = self.sender.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let receiver = self.receiver.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (sender.half, receiver.half)
     }
 
     /// Adds an SA and returns its id.
-    pub fn install(&mut self, profile: &Arc<Profile>, way: Way, sa: &Sa<'_>, now: u64) -> Result<u64, InstallError> {
-        match way {
-            Way::Outbound => {
-                let id = self.sender.install(profile, sa, self.serial, now)?;
-                self.serial += 1;
-                Ok(id)
-            }
-            Way::Inbound if sa.multicast.is_empty() => self.receiver.install(profile, sa, now),
-            Way::Inbound => {
-                let id = self.receiver.install_multicast(profile, sa, self.serial, now)?;
-                self.serial += 1;
-                Ok(id)
-            }
+    pub fn install(&self, profile: &Arc<Profile>, way: Way, sa: &Sa<'_>, now: u64) -> Result<u64, InstallError> {
+        if way == Way::Inbound && sa.multicast.is_empty() {
+            return self.receiver().half.install(profile, sa, now);
         }
+        let mut serial = lock(&self.serial);
+        let id = match way {
+            Way::Outbound => self.sender().half.install(profile, sa, *serial, now)?,
+            Way::Inbound => self.receiver().half.install_multicast(profile, sa, *serial, now)?,
+        };
+        *serial += 1;
+        Ok(id)
     }
 
     /// Adds SAs that share a profile and returns their ids; on an error none has been added.
     ///
     /// keys: one row an SPI, all of one length: key, salt, or with a separate MAC key, auth key.
     pub fn install_many(
-        &mut self,
+        &self,
         profile: &Arc<Profile>,
         way: Way,
         spis: &[u32],
@@ -70,170 +89,242 @@ impl Engine {
     ) -> Result<Vec<u64>, InstallError> {
         match way {
             Way::Outbound => {
-                let ids = self.sender.install_many(profile, spis, keys, self.serial, now)?;
-                self.serial += spis.len() as u64;
+                let mut serial = lock(&self.serial);
+                let ids = self.sender().half.install_many(profile, spis, keys, *serial, now)?;
+                *serial += spis.len() as u64;
                 Ok(ids)
             }
-            Way::Inbound => self.receiver.install_many(profile, spis, keys, now),
+            Way::Inbound => self.receiver().half.install_many(profile, spis, keys, now),
         }
     }
 
     /// Deletes an SA and wipes its keys; false if there is none.
-    pub fn remove(&mut self, sa: u64) -> bool {
-        if sa >= OUTBOUND_IDS { self.sender.remove(sa) } else { self.receiver.remove(sa) }
+    pub fn remove(&self, sa: u64) -> bool {
+        if sa >= OUTBOUND_IDS { self.sender().half.remove(sa) } else { self.receiver().half.remove(sa) }
     }
 
     /// Returns what an SA has lived through; none if there is no such SA.
     pub fn state(&self, sa: u64) -> Option<SaState> {
-        if sa >= OUTBOUND_IDS { self.sender.state(sa) } else { self.receiver.state(sa) }
+        if sa >= OUTBOUND_IDS { self.sender().half.state(sa) } else { self.receiver().half.state(sa) }
     }
 
     /// Returns an SA's profile; none if there is no such SA.
-    pub fn profile(&self, sa: u64) -> Option<&Arc<Profile>> {
-        if sa >= OUTBOUND_IDS { self.sender.profile(sa) } else { self.receiver.profile(sa) }
+    pub fn profile(&self, sa: u64) -> Option<Arc<Profile>> {
+        if sa >= OUTBOUND_IDS {
+            self.sender().half.profile(sa).cloned()
+        } else {
+            self.receiver().half.profile(sa).cloned()
+        }
     }
 
     /// Writes the ids of inbound SAs by SPI, 2^64-1 where there is none. Multicast SAs are not looked at.
     pub fn find(&self, spis: &[u32], ids: &mut [u64]) {
-        self.receiver.find(spis, ids);
+        self.receiver().half.find(spis, ids);
     }
 
     /// Returns the full number that a received low half is taken for, none if there is none; outer none: no such SA.
     pub fn infer(&self, sa: u64, low: u32) -> Option<Option<u64>> {
-        if sa >= OUTBOUND_IDS { self.sender.infer(sa, low) } else { self.receiver.infer(sa, low) }
+        if sa >= OUTBOUND_IDS { self.sender().half.infer(sa, low) } else { self.receiver().half.infer(sa, low) }
     }
 
     /// Returns the largest inner packet of an SA; none if there is no such SA.
-    pub fn inner_mtu(&mut self, sa: u64, now: u64) -> Option<usize> {
-        let found = if sa >= OUTBOUND_IDS { self.sender.inner_mtu(sa, now) } else { self.receiver.inner_mtu(sa, now) };
-        self.gather();
-        found
+    pub fn inner_mtu(&self, sa: u64, now: u64) -> Option<usize> {
+        if sa >= OUTBOUND_IDS {
+            self.send(|half| half.half.inner_mtu(sa, now))
+        } else {
+            self.receive(|half| half.half.inner_mtu(sa, now))
+        }
     }
 
     /// Tells an SA its path's MTU, good for ten minutes; false if there is no such SA.
-    pub fn set_mtu(&mut self, sa: u64, mtu: u32, now: u64) -> bool {
-        if sa >= OUTBOUND_IDS { self.sender.set_mtu(sa, mtu, now) } else { self.receiver.set_mtu(sa, mtu, now) }
+    pub fn set_mtu(&self, sa: u64, mtu: u32, now: u64) -> bool {
+        if sa >= OUTBOUND_IDS {
+            self.sender().half.set_mtu(sa, mtu, now)
+        } else {
+            self.receiver().half.set_mtu(sa, mtu, now)
+        }
     }
 
-    /// Protects one packet in place: see [`Sender::encapsulate`].
+    /// Protects one packet: see [`Sender::encapsulate`]. take: gets the octets, which are gone when it returns.
     #[inline]
-    pub fn encapsulate(
-        &mut self,
+    pub fn encapsulate<T>(
+        &self,
         sa: u64,
-        buf: &mut [u8],
-        start: usize,
-        len: usize,
+        packet: &[u8],
         tfc: &[u8],
         now: u64,
-    ) -> Result<Sealed, Dropped> {
-        let sealed = self.sender.encapsulate_padded(sa, buf, start, len, tfc, now);
-        self.gather();
-        sealed
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Delivered<T>, Dropped> {
+        self.send(|Half { half, scratch }| {
+            let buf = set_down(scratch, packet, tfc.len());
+            let Sealed { start, len, sequence } = if tfc.is_empty() {
+                half.encapsulate(sa, buf, HEADROOM, packet.len(), now)?
+            } else {
+                half.encapsulate_padded(sa, buf, HEADROOM, packet.len(), tfc, now)?
+            };
+            let packet = take(buf.get(start..start + len).unwrap_or_default());
+            Ok(Delivered { packet, sa, sequence })
+        })
     }
 
     /// Makes a packet that the peer throws away: see [`Sender::dummy`].
-    pub fn dummy(&mut self, sa: u64, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Sealed, Dropped> {
-        let sealed = self.sender.dummy(sa, buf, start, len, now);
-        self.gather();
-        sealed
+    pub fn dummy<T>(
+        &self,
+        sa: u64,
+        payload: &[u8],
+        now: u64,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Delivered<T>, Dropped> {
+        self.send(|Half { half, scratch }| {
+            let buf = set_down(scratch, payload, 0);
+            let Sealed { start, len, sequence } = half.dummy(sa, buf, HEADROOM, payload.len(), now)?;
+            let packet = take(buf.get(start..start + len).unwrap_or_default());
+            Ok(Delivered { packet, sa, sequence })
+        })
     }
 
-    /// Opens one packet in place: see [`Receiver::decapsulate`].
+    /// Opens one packet: see [`Receiver::decapsulate`]. take: gets the octets, which are gone when it returns.
     #[inline]
-    pub fn decapsulate(&mut self, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Opened, DropReason> {
-        let opened = self.receiver.decapsulate(buf, start, len, now);
-        self.gather();
-        opened
+    pub fn decapsulate<T>(
+        &self,
+        packet: &[u8],
+        now: u64,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Delivered<T>, DropReason> {
+        self.receive(|Half { half, scratch }| {
+            let buf = set_down(scratch, packet, 0);
+            let opened = half.decapsulate(buf, HEADROOM, packet.len(), now)?;
+            let packet = take(buf.get(opened.start..opened.start + opened.len).unwrap_or_default());
+            Ok(Delivered { packet, sa: opened.sa, sequence: opened.sequence })
+        })
     }
 
     /// Protects packets, in order: see [`Sender::encapsulate_many`].
-    pub fn encapsulate_many(&mut self, ids: Ids<'_>, data: &[u8], offsets: &[u64], now: u64) -> Results {
-        let results = self.sender.encapsulate_many(ids, data, offsets, now);
-        self.gather();
-        results
+    pub fn encapsulate_many(&self, ids: Ids<'_>, data: &[u8], offsets: &[u64], now: u64) -> Results {
+        self.send(|half| half.half.encapsulate_many(ids, data, offsets, now))
     }
 
     /// Opens packets, in order: see [`Receiver::decapsulate_many`].
-    pub fn decapsulate_many(&mut self, data: &[u8], offsets: &[u64], now: u64) -> Results {
-        let results = self.receiver.decapsulate_many(data, offsets, now);
-        self.gather();
-        results
+    pub fn decapsulate_many(&self, data: &[u8], offsets: &[u64], now: u64) -> Results {
+        self.receive(|half| half.half.decapsulate_many(data, offsets, now))
     }
 
     /// Replaces the SPD.
-    pub fn set_policies(&mut self, outbound: Vec<Policy>, inbound: Vec<Policy>) {
-        self.sender.set_policies(outbound);
-        self.receiver.set_policies(inbound);
+    pub fn set_policies(&self, outbound: Vec<Policy>, inbound: Vec<Policy>) {
+        self.sender().half.set_policies(outbound);
+        self.receiver().half.set_policies(inbound);
     }
 
     /// Finds the policy for a packet.
     pub fn look_up_policy(&self, packet: &[u8], way: Way) -> Result<Option<Found>, NotIp> {
         match way {
-            Way::Outbound => self.sender.look_up_policy(packet),
-            Way::Inbound => self.receiver.look_up_policy(packet),
+            Way::Outbound => self.sender().half.look_up_policy(packet),
+            Way::Inbound => self.receiver().half.look_up_policy(packet),
         }
     }
 
     /// Returns when the next SA reaches a limit of time, nanoseconds; none if none will.
     pub fn deadline(&self) -> Option<u64> {
-        self.receiver.deadline().into_iter().chain(self.sender.deadline()).min()
+        let inbound = self.receiver().half.deadline();
+        inbound.into_iter().chain(self.sender().half.deadline()).min()
     }
 
     /// Raises the events of all limits of time that are reached, and removes SAs whose hard lifetime is over.
-    pub fn handle_timeout(&mut self, now: u64) {
-        self.receiver.handle_timeout(now);
-        self.gather();
-        self.sender.handle_timeout(now);
-        self.gather();
+    pub fn handle_timeout(&self, now: u64) {
+        self.receive(|half| half.half.handle_timeout(now));
+        self.send(|half| half.half.handle_timeout(now));
     }
 
     /// Returns the oldest event not yet fetched.
-    #[inline]
-    pub fn next_event(&mut self) -> Option<Event> {
-        self.events.next()
+    pub fn next_event(&self) -> Option<Event> {
+        lock(&self.events).next()
     }
 
     /// Says whether an event waits.
-    #[inline]
     pub fn has_events(&self) -> bool {
-        !self.events.is_empty()
+        !lock(&self.events).is_empty()
     }
 
     /// Returns how many events had no room.
     pub fn lost_events(&self) -> u64 {
-        self.events.lost()
+        lock(&self.events).lost()
     }
 
     /// Adds an event that was decided outside.
-    pub fn tell(&mut self, event: Event) {
-        self.events.tell(event);
+    pub fn tell(&self, event: Event) {
+        lock(&self.events).tell(event);
     }
 
     /// Returns how often each code has dropped a packet.
     pub fn drops(&self) -> [u64; CODES] {
-        let (out, inward) = (self.sender.drops(), self.receiver.drops());
+        let out = *self.sender().half.drops();
+        let inward = *self.receiver().half.drops();
         std::array::from_fn(|code| out[code] + inward[code])
     }
 
     /// Counts a drop that was decided outside.
-    pub fn count(&mut self, reason: DropReason) {
-        self.receiver.count(reason);
+    pub fn count(&self, reason: DropReason) {
+        self.receiver().half.count(reason);
     }
 
     /// Returns id and last number of outbound SAs with this SPI and outer destination that have sent packets.
     pub fn recent_outbound(&self, spi: u32, remote: IpAddr) -> Vec<(u64, u64)> {
-        self.sender.recent(spi, remote)
+        self.sender().half.recent(spi, remote)
     }
 
-    /// Takes the halves' events over; called after whatever can have raised some.
+    /// Works on the outbound half, and takes over the events that come of it before anybody else can.
     #[inline]
-    fn gather(&mut self) {
-        for events in [self.sender.events_mut(), self.receiver.events_mut()] {
-            if !events.is_empty() {
-                self.events.take_from(events);
-            }
+    fn send<T>(&self, work: impl FnOnce(&mut Half<Sender>) -> T) -> T {
+        let mut half = self.sender();
+        let result = work(&mut half);
+        self.gather(half.half.events_mut());
+        result
+    }
+
+    /// The same with the inbound half.
+    #[inline]
+    fn receive<T>(&self, work: impl FnOnce(&mut Half<Receiver>) -> T) -> T {
+        let mut half = self.receiver();
+        let result = work(&mut half);
+        self.gather(half.half.events_mut());
+        result
+    }
+
+    #[inline]
+    fn gather(&self, told: &mut EventQueue) {
+        if !told.is_empty() {
+            lock(&self.events).take_from(told);
         }
     }
+
+    #[inline]
+    fn sender(&self) -> MutexGuard<'_, Half<Sender>> {
+        lock(&self.sender)
+    }
+
+    #[inline]
+    fn receiver(&self) -> MutexGuard<'_, Half<Receiver>> {
+        lock(&self.receiver)
+    }
+}
+
+/// Takes a lock, also one that a thread has died with: each half is whole after each packet.
+#[inline]
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies a packet into a buffer with room before it, and behind it for `more` octets and the largest padding.
+#[inline]
+fn set_down<'a>(scratch: &'a mut Vec<u8>, packet: &[u8], more: usize) -> &'a mut [u8] {
+    let octets = HEADROOM + packet.len() + more + usize::from(u16::MAX) + TAILROOM;
+    if scratch.len() < octets {
+        scratch.resize(octets, 0);
+    }
+    if let Some(place) = scratch.get_mut(HEADROOM..HEADROOM + packet.len()) {
+        place.copy_from_slice(packet);
+    }
+    scratch
 }
 
 const _: () = assert!(MULTICAST_IDS < OUTBOUND_IDS);
