@@ -18,14 +18,9 @@ def totals(reports: Sequence[FileReport]) -> str:
 
 def lines(report: FileReport, *, verbose: bool = False) -> Iterator[str]:
     """Yield each failure of a file, then its line.   verbose: all octets, and the keys of failed cases."""
-    for record in report.records:
-        for failure in record.failures:
-            yield f"{report.path}: {_where(record, failure)}{failure.what}"
-            yield from _comparison(failure, verbose)
-        if verbose and record.failures:
-            yield from (f"    {name} = {octets.hex()}" for name, octets in record.secrets.items())
-    if not report.trouble:
-        yield f"{report.path}: {report.kind}: {report.passed} passed, {report.failed} failed"
+    for line in _lines(report, verbose):
+        # Names come out of the file: nothing in them may break a line or reach the terminal as a command.
+        yield "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 def json_object(reports: Sequence[FileReport], *, verbose: bool = False) -> dict[str, object]:
@@ -46,6 +41,17 @@ def json_object(reports: Sequence[FileReport], *, verbose: bool = False) -> dict
         ],
         "cases": [_json_record(report, record, verbose) for report in reports for record in report.records],
     }
+
+
+def _lines(report: FileReport, verbose: bool) -> Iterator[str]:
+    for record in report.records:
+        for failure in record.failures:
+            yield f"{report.path}: {_where(record, failure)}{failure.what}"
+            yield from _comparison(failure, verbose)
+        if verbose and record.failures:
+            yield from (f"    {name} = {octets.hex()}" for name, octets in record.secrets.items())
+    if not report.trouble:
+        yield f"{report.path}: {report.kind}: {report.passed} passed, {report.failed} failed"
 
 
 def _json_record(report: FileReport, record: Record, verbose: bool) -> dict[str, object]:
@@ -107,4 +113,4 @@ def _excerpt(octets: bytes, at: int) -> str:
     first, last = max(at - _AROUND, 0), at + 1 + _AROUND
     marked = octets[at : at + 1].hex() or "end"
     before, after = octets[first:at].hex(), octets[at + 1 : last].hex()
-    return f"{'…' if first else ''}{before}[{marked}]{after}{'…' if last < len(octets) else ''}"
+    return f"{'...' if first else ''}{before}[{marked}]{after}{'...' if last < len(octets) else ''}"
