@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from wesper import cli
 from wesper.cli import vectors as command
 
 ESP = Path(__file__).parents[2] / "vectors" / "esp.json"
+DOCS = Path(__file__).parents[2] / "docs" / "vectors.md"
 ON_REFERENCE = ("--engine", "reference")
 
 
@@ -140,3 +142,22 @@ def test_help_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for word in ("FILES", "--engine", "reference, native, both", "--json", "--verbose", "-v", "N passed, M failed"):
         assert word in shown
+
+
+def test_the_file_in_the_docs_passes(wesper: Any, tmp_path: Path) -> None:
+    found = re.search(r"```json\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert found is not None
+    path = tmp_path / "docs.json"
+    path.write_text(found[1])
+    assert wesper(path, *ON_REFERENCE).last == "1 passed, 0 failed"
+
+
+def test_the_report_in_the_docs_is_real(wesper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = json.loads(ESP.read_text())
+    document["vectors"][0]["protected_packet_hex"] = document["vectors"][0]["protected_packet_hex"][:-2] + "00"
+    document["vectors"][25]["expect"] = "error:auth"
+    document["inner_mtu"][0]["params"]["colour"] = "blue"
+    (tmp_path / "changed.json").write_text(json.dumps(document))
+    monkeypatch.chdir(tmp_path)
+    shown = wesper("changed.json", *ON_REFERENCE).out
+    assert f"$ wesper vectors run changed.json --engine reference\n{shown}```" in DOCS.read_text()

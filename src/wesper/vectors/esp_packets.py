@@ -70,7 +70,8 @@ def run(entry: Fields, case: Case) -> None:
     reasons = {r.name: count - drops.get(r, 0) for r, count in engine.drops().items() if count != drops.get(r, 0)}
 
     if expect == "ok":
-        case.equal("verdict", "delivered" if plaintext else _DUMMY, outcome(verdict), _IN)
+        if not case.equal("verdict", "delivered" if plaintext else _DUMMY, outcome(verdict), _IN):
+            return
         if isinstance(verdict, Delivered):
             case.equal("packet", plaintext, verdict.packet, _IN)
             if sends:
@@ -79,8 +80,7 @@ def run(entry: Fields, case: Case) -> None:
         _compare_sa_counts(case, before, after, "")
         return
     kind = expect.removeprefix(_ERROR)
-    case.equal("verdict", kind, outcome(verdict), _IN)
-    if not isinstance(verdict, Dropped) or verdict.reason.verdict != kind:
+    if not case.equal("verdict", kind, outcome(verdict), _IN) or not isinstance(verdict, Dropped):
         return
     counter = _counter(kind, protected, verdict.reason)
     case.equal("counters that rose", _listed({counter: 1} if counter else {}), _listed(risen), _IN)

@@ -143,7 +143,8 @@ def read_pair(entry: Fields, params: Fields) -> Pair:
     bits = params.integer("key_bits", 0, 1 << 16)
     if bits != 8 * len(key):
         raise FieldError(f"params.key_bits is {bits}, and key_hex has {8 * len(key)} bits")
-    auth_key = params.octets("auth_key_hex", secret=True) if shape.suite.auth_key_octets else b""
+    wants_auth_key = bool(shape.suite.auth_key_octets) or params.has("auth_key_hex")
+    auth_key = params.octets("auth_key_hex", secret=True) if wants_auth_key else b""
     return Pair(shape, params.number("spi", 32), key, entry.octets("salt_hex", secret=True), auth_key)
 
 
@@ -154,12 +155,12 @@ def read_sequence(fields: Fields, key: str, *, esn: bool, low: int = 0) -> int:
 
 def read_iv(params: Fields, suite: Suite) -> bytes | None:
     """Read the explicit IV; None if the suite sends none."""
-    if suite.iv_octets == 0:
+    if suite.iv_octets == 0 and not params.has("iv_hex"):
         return None
     iv = params.octets("iv_hex")
     if len(iv) != suite.iv_octets:
         raise FieldError(f"params.iv_hex has {len(iv)} octets, and {suite.name} takes {suite.iv_octets}")
-    return iv
+    return iv or None
 
 
 @dataclass(frozen=True, slots=True)

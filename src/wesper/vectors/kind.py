@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .case import Case
 from .fields import Fields
@@ -36,4 +36,4 @@ class Kind:
     keys: tuple[str, ...]
     recognises: Callable[[Mapping[str, object]], bool]
     informative: frozenset[str] = frozenset()
-    lists: Mapping[str, CaseList] | None = field(default=None)
+    lists: Mapping[str, CaseList] | None = None

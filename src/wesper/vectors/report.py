@@ -104,8 +104,8 @@ def _comparison(failure: Failure, verbose: bool) -> Iterator[str]:
         return
     at = next((i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got)))
     yield f"    first difference at octet {at}; expected {len(expected)} octets, got {len(got)}"
-    yield f"    expected {expected.hex() if verbose else _excerpt(expected, at)}"
-    yield f"    got      {got.hex() if verbose else _excerpt(got, at)}"
+    yield f"    expected {(expected.hex() or 'nothing') if verbose else _excerpt(expected, at)}"
+    yield f"    got      {(got.hex() or 'nothing') if verbose else _excerpt(got, at)}"
 
 
 def _excerpt(octets: bytes, at: int) -> str:
