@@ -11,7 +11,7 @@ from ..sa import Outer
 from ..verdict import Delivered, DropReason
 from .case import Case, outcome
 from .esp_sa import HOSTS, Pair, pair_of_suite
-from .fields import Fields
+from .fields import FieldError, Fields
 from .ip_packets import ip_packet, with_ecn
 
 _IN: Final = "decapsulate"
@@ -52,7 +52,8 @@ def _opened(case: Case, inside: int, outside: int, inner: int, outer: int) -> tu
 
 def _protected(engine: Engine, pair: Pair, packet: bytes) -> bytes:
     verdict = engine.encapsulate(engine.install(pair.sender(1)), packet, 0)
-    assert isinstance(verdict, Delivered)
+    if not isinstance(verdict, Delivered):
+        raise FieldError(f"the packet can't be protected: {outcome(verdict)}")
     return verdict.packet
 
 
