@@ -32,6 +32,7 @@ app.command("wesper.cli.demo:demo")
 _pcap.command("wesper.cli.pcap:info")
 _pcap.command("wesper.cli.pcap:encrypt")
 _pcap.command("wesper.cli.pcap:decrypt")
+_pcap.command("wesper.cli.pcap:keys")
 _vectors.command("wesper.cli.vectors:run")
 
 

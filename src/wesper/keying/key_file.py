@@ -1,0 +1,108 @@
+"""Key files on disk: who may read them, which form they have, and how they are written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from ..errors import ConfigError, KeyMaterialError
+from .esp_sa import read_esp_sa, write_esp_sa
+from .static import StaticSA
+from .toml_file import read_toml, write_toml
+
+KeyFormat = Literal["toml", "esp_sa"]
+FORMATS: tuple[KeyFormat, ...] = ("toml", "esp_sa")
+MAX_OCTETS = 16 << 20
+
+
+def load_keys(path: Path | str) -> list[StaticSA]:
+    """Read the SAs of a key file, in the form that its content has.
+
+    Raises KeyMaterialError if others than its owner may read it, ConfigError for what is wrong in it, OSError.
+    """
+    text = _read(Path(path))
+    return parse_keys(text, format_of(text), path, key_files=True)
+
+
+def parse_keys(text: str, form: KeyFormat, path: Path | str, *, key_files: bool = False) -> list[StaticSA]:
+    """Read SAs from text.   path: for messages.   key_files: follow `key_file`.   Raises ConfigError."""
+    read_row = _read_row if key_files else None
+    sas = read_toml(text, path, read_row) if form == "toml" else read_esp_sa(text, path)
+    if not sas:
+        raise ConfigError("no SA", path=path, expected="[[sa]] tables, or lines of Wireshark's esp_sa")
+    return sas
+
+
+def format_of(text: str) -> KeyFormat:
+    """Return the form of a text by its first statement: a line of esp_sa begins with a quotation mark and a comma
+    follows the first string.
+    """
+    for line in text.split("\n"):
+        start = line.strip()
+        if start and not start.startswith("#"):
+            return "esp_sa" if start.startswith('"') and '",' in start.replace(" ", "") else "toml"
+    return "toml"
+
+
+def save_keys(sas: Sequence[StaticSA], path: Path | str, form: KeyFormat | None = None) -> list[StaticSA]:
+    """Write SAs to a file that only its owner may read, whole or not at all.   Returns those that its form can't hold.
+
+    path: `-` for standard output.   form: None: TOML if the name ends in .toml, else esp_sa.
+    Raises ConfigError if the form can hold none of them, OSError.
+    """
+    path = Path(path)
+    left_out: list[StaticSA] = []
+    if (form or ("toml" if path.suffix == ".toml" else "esp_sa")) == "toml":
+        text = write_toml(sas)
+    else:
+        text, left_out = write_esp_sa(sas)
+    if len(left_out) == len(sas):
+        suites = ", ".join(sorted({sa.suite for sa in left_out}))
+        raise ConfigError(f"Wireshark has no name for {suites}", path=path, expected="TOML")
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return left_out
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+    return left_out
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file that only its owner may read."""
+    with open(path, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise KeyMaterialError(
+                f"others may read this key file (mode {stat.S_IMODE(mode):04o})",
+                path=path,
+                expected=f"chmod 600 {path}",
+            )
+        octets = file.read(MAX_OCTETS + 1)
+    if len(octets) > MAX_OCTETS:
+        raise ConfigError(f"more than {MAX_OCTETS} octets", path=path, expected="a key file")
+    try:
+        return octets.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise ConfigError("not text", path=path, expected="UTF-8") from None
+
+
+def _read_row(path: Path) -> bytes:
+    text = "".join(_read(path).split())
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise KeyMaterialError("not hexadecimal", path=path, expected="key, salt and auth key in hexadecimal") from None

@@ -1,0 +1,112 @@
+"""Decrypting a capture: each inner packet behind the one that it came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..keying import StaticSA
+from ..verdict import DropReason
+from .batch import Batches
+from .carry import Carrier
+from .link import LinkType, ip_offset
+from .opener import Opened, Opener
+from .pcapng_writer import PcapngWriter
+from .reassembly import Reassembler
+from .record import OPT_COMMENT, Block, Interface, Record
+from .tally import Tally
+from .writer import CaptureWriter
+
+NOT_OURS = Opened(DropReason.NOT_FOR_US)
+INNER_INTERFACE = Interface(LinkType.RAW, name="wesper", description="inner packets, decrypted by wesper")
+
+
+def decrypt(
+    batches: Batches,
+    out: CaptureWriter,
+    sas: Sequence[StaticSA],
+    tally: Tally,
+    *,
+    engine: str | None = None,
+    inner_only: bool = False,
+    anti_replay: bool = False,
+    progress: Callable[[Tally], None] | None = None,
+) -> None:
+    """Open every packet that an SA is for, and write inner packets to an interface of link type RAW of their own.
+
+    The capture itself is carried through, unless inner_only or `out` is a pcap file, which has one link type only. An
+    inner packet has time and place of the packet (the last fragment) that it came in, and in pcapng a comment.
+    tally: counts as it goes.   progress: called after each batch.   Memory: bounded, whatever the capture holds.
+    Raises CaptureError, and what opening the engine raises.
+    """
+    opener = Opener(sas, engine, anti_replay=anti_replay)
+    run = _Run(batches, out, opener, tally, carry=not inner_only and isinstance(out, PcapngWriter))
+    for batch in batches:
+        run.batch(batch)
+        if progress is not None:
+            progress(tally)
+    run.finish()
+
+
+class _Run:
+    def __init__(self, batches: Batches, out: CaptureWriter, opener: Opener, tally: Tally, *, carry: bool) -> None:
+        self._out, self._opener, self._tally = out, opener, tally
+        self._carrier = Carrier(batches.capture, out) if carry else None
+        self._reassembler = Reassembler()
+        self._inner: int | None = None
+
+    def batch(self, batch: list[Record | Block]) -> None:
+        packets, places = [], []
+        for place, record in enumerate(batch):
+            if isinstance(record, Block):
+                continue
+            self._tally.packets += 1
+            at = ip_offset(record.link_type, record.data)
+            packet = None if at is None else self._reassembler.add(record.data[at:], record.timestamp_ns)
+            if packet is not None:
+                packets.append(packet)
+                places.append(place)
+            elif at is None:
+                self._tally.other += 1
+        results = self._opener.open(packets)
+        opened = {
+            place: NOT_OURS if result.reason is DropReason.BAD_IP and not self._opener.concerns(packet) else result
+            for place, packet, result in zip(places, packets, results, strict=True)
+        }
+        for place, record in enumerate(batch):
+            if isinstance(record, Block):
+                if self._carrier is not None:
+                    self._carrier.block(record)
+                continue
+            if self._carrier is not None:
+                self._carrier.record(record)
+            if place in opened:
+                self._result(record, opened[place])
+        self._count_fragments()
+
+    def finish(self) -> None:
+        """Count what never became whole."""
+        self._count_fragments()
+        self._tally.incomplete += self._reassembler.unfinished
+
+    def _result(self, record: Record, opened: Opened) -> None:
+        if opened.reason is None and opened.sa is not None:
+            self._tally.count(opened.sa, opened.spi, len(opened.packet), opened.sequence)
+            if self._inner is None:
+                self._inner = self._out.add_interface(INNER_INTERFACE)
+            named = f" of {opened.sa.name}" if opened.sa.name else ""
+            comment = f"wesper: SPI {opened.spi:#010x}{named}, sequence {opened.sequence}"
+            self._out.write(
+                opened.packet,
+                record.timestamp_ns,
+                interface=self._inner,
+                options=((OPT_COMMENT, comment.encode()),),
+            )
+        elif opened.reason in (DropReason.NOT_FOR_US, DropReason.KEEPALIVE, None):
+            self._tally.other += 1
+        else:
+            self._tally.drop(opened.reason)
+            self._tally.cut += record.original_octets > len(record.data)
+
+    def _count_fragments(self) -> None:
+        self._tally.reassembled = self._reassembler.whole
+        self._tally.incomplete = self._reassembler.given_up

@@ -1,0 +1,346 @@
+"""The walk through a packet's headers: link layer, IP and its extensions, UDP, TCP, ICMP, ESP and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ..crypto import InvalidTag, Transform, transform
+from ..keying import StaticSA
+from ..protocols import ip
+from ..protocols.esp import authenticated, implicit_iv
+from ..protocols.udp import content
+from ..sa import infer_sequence
+from ..verdict import DropReason
+from ..wire import numbers
+from ..wire.esp import ESP, BEETPseudoHeader, ESPTrailer
+from ..wire.format import Field, Header
+from ..wire.ipv4 import IPv4
+from ..wire.ipv6 import IPv6, IPv6Extension, IPv6Fragment
+from ..wire.link import VLAN, Ethernet
+from ..wire.transport import ICMP, TCP
+from ..wire.udp import IPSEC_NAT_T_PORT, UDP
+from .dissection import Dissection, Layer, added, data_layer, noted, read_layer
+from .link import LinkType, ip_offset, link_type_name
+
+MAX_DEPTH = 16
+"""Packets inside packets: deeper ones are shown as data."""
+
+_PADDING = Field("padding", "pad", 0, "RFC 4303 §2.4", "1, 2, 3, ...", raw=True, variable=True)
+_ICV = Field("icv", "icv", 0, "RFC 4303 §2.8", "integrity check value", raw=True, variable=True)
+_TFC = Field("tfc_padding", "tfc_pad", 0, "RFC 4303 §2.7", "behind the inner packet", raw=True, variable=True)
+_EXTENSIONS = {
+    numbers.HOP_BY_HOP: ("ipv6.hopopts", "IPv6 hop-by-hop options", "RFC 8200 §4.3"),
+    numbers.ROUTING: ("ipv6.routing", "IPv6 routing header", "RFC 8200 §4.4"),
+    numbers.DESTINATION_OPTIONS: ("ipv6.dstopts", "IPv6 destination options", "RFC 8200 §4.6"),
+    numbers.MOBILITY: ("mipv6", "Mobility header", "RFC 6275 §6.1"),
+}
+_VLAN_TPIDS = frozenset((0x8100, 0x88A8, 0x9100, 0x9200))
+_ETHERTYPES = {4: 0x0800, 6: 0x86DD}
+
+
+class Keyring:
+    """SAs that open ESP packets.   It follows each SA's sequence number, so that the high half is known."""
+
+    def __init__(self, sas: Sequence[StaticSA]) -> None:
+        self._sas = sas
+        self._transforms: dict[int, Transform] = {}
+        self._tops: dict[tuple[int, int], int] = {}
+
+    def find(self, spi: int, source: bytes, destination: bytes) -> StaticSA | None:
+        """Return the SA for an SPI between two addresses."""
+        ends = ip.address(source), ip.address(destination)
+        return next((sa for sa in self._sas if sa.protocol == "esp" and sa.carries(spi, *ends)), None)
+
+    def open(self, sa: StaticSA, body: bytes, spi: int, low: int) -> tuple[bytes, int] | None:
+        """Return plaintext with its trailer, and all 64 bits of the number; None if the ICV does not fit."""
+        suite = sa.cipher
+        top = self._tops.get((id(sa), spi), sa.sequence >> 32 << 32 | low)
+        sequence = (infer_sequence(top, 0, low) if sa.esn else low) or low
+        keys = self._transforms.get(id(sa))
+        if keys is None:
+            keys = self._transforms[id(sa)] = transform(suite, sa.key, sa.salt, sa.auth_key)
+        iv = body[ESP.SIZE : ESP.SIZE + suite.iv_octets]
+        associated, suffix = authenticated(suite, spi, sequence, sa.esn, iv)
+        try:
+            used = implicit_iv(sequence, sa.esn) if suite.implicit_iv else iv
+            plaintext = keys.open(used, associated, body[ESP.SIZE + len(iv) :], suffix)
+        except InvalidTag:
+            return None
+        self._tops[id(sa), spi] = max(top, sequence)
+        return plaintext, sequence
+
+
+def dissect(packet: bytes, link_type: int = LinkType.RAW, keys: Keyring | None = None) -> Dissection:
+    """Take a packet apart.
+
+    packet: any octets, from the link-layer header of link_type on.   keys: to look into ESP.   Never raises for what
+    the octets are.
+    """
+    walk = _Walk(packet, keys)
+    walk.link(link_type)
+    return walk.result
+
+
+class _Walk:
+    """One packet's walk.   data: the octets being read, in which ciphertext has given way to plaintext."""
+
+    def __init__(self, packet: bytes, keys: Keyring | None) -> None:
+        self.result = Dissection(packet)
+        self._keys, self._data = keys, packet
+        self._decrypted = False
+        self._depth = 0
+        self._upper: dict[int, Callable[[int, int, Layer], None]] = {
+            numbers.UDP: self._udp,
+            numbers.TCP: self._tcp,
+            numbers.ICMP: self._icmp,
+            numbers.ICMPV6: self._icmp,
+            numbers.ESP: self._esp,
+        }
+
+    def link(self, link_type: int) -> None:
+        """Read the link-layer header and go on with IP."""
+        data = self._data
+        at = ip_offset(link_type, data)
+        if link_type == LinkType.ETHERNET:
+            last = self._read(Ethernet, 0, len(data))
+            end = last.octets if last is not None else len(data)
+            while last is not None and last.value("ethertype") in _VLAN_TPIDS:
+                last = self._read(VLAN, end, len(data))
+                end += last.octets if last is not None else 0
+            if last is None:
+                return
+            if at is None or at < end:
+                wanted = {number: version for version, number in _ETHERTYPES.items()}.get(last.value("ethertype"))
+                if wanted and end < len(data):
+                    self.result.fail(f"the Ethertype says IPv{wanted}, the octet behind it {data[end] >> 4}")
+                self._rest(end, len(data), "")
+                return
+            if at > end:
+                self._rest(end, at, "", title="Headers before IP")
+        elif at is None and link_type in (LinkType.RAW, LinkType.RAW_12, LinkType.RAW_14, LinkType.IPV4, LinkType.IPV6):
+            self.result.fail(f"IP version {data[0] >> 4}" if data else "no octets")
+            self._rest(0, len(data), "")
+            return
+        elif at is None or at > 0:
+            title = f"Link layer {link_type_name(link_type)}"
+            self._rest(0, len(data) if at is None else at, "draft-ietf-opsawg-pcaplinktype", title=title)
+            if at is None:
+                return
+        self._ip(at or 0, len(data))
+
+    def _read(self, kind: type[Header], at: int, end: int, **more: object) -> Layer | None:
+        """Read a header and add it; None if it is not whole."""
+        layer, problem = read_layer(kind, self._data, at, end, **more)  # type: ignore[arg-type]
+        layer.decrypted = self._decrypted
+        self.result.layers.append(layer)
+        if problem:
+            self.result.fail(problem)
+            return None
+        return layer
+
+    def _rest(self, at: int, end: int, source: str, *, title: str = "Data") -> None:
+        if end > at:
+            layer = data_layer(self._data[at:end], at, source, title=title)
+            layer.decrypted = self._decrypted
+            self.result.layers.append(layer)
+
+    def _ip(self, at: int, end: int) -> None:
+        self._depth += 1
+        version = self._data[at] >> 4 if at < end else 0
+        if self._depth > MAX_DEPTH or version not in (4, 6):
+            self.result.fail(f"IP version {version}" if version not in (4, 6) else "packets nested too deeply")
+            self._rest(at, end, "")
+        elif version == 4:
+            self._ipv4(at, end)
+        else:
+            self._ipv6(at, end)
+
+    def _ipv4(self, at: int, end: int) -> None:
+        layer = self._read(IPv4, at, end)
+        if layer is None:
+            return
+        head = self._data[at : at + layer.octets]
+        self._check(layer, head[:10] + b"\0\0" + head[12:])
+        stop = at + layer.value("total_length")
+        if not layer.octets <= stop - at <= end - at:
+            self.result.fail(f"ip.len is {stop - at}, and there are {end - at} octets")
+        stop = min(max(stop, at + layer.octets), end)
+        if layer.value("fragment_offset"):
+            self._rest(at + layer.octets, stop, "RFC 791 §3.2", title="Fragment")
+        else:
+            self._payload(layer.value("protocol"), at + layer.octets, stop, layer)
+        self._trailing(stop, end)
+
+    def _ipv6(self, at: int, end: int) -> None:
+        header = self._read(IPv6, at, end)
+        if header is None:
+            return
+        stop = at + IPv6.SIZE + header.value("payload_length")
+        if stop > end:
+            self.result.fail(f"ipv6.plen is {stop - at - IPv6.SIZE}, and {end - at - IPv6.SIZE} octets follow")
+        stop = min(stop, end)
+        at += IPv6.SIZE
+        protocol, layer = header.value("next_header"), None
+        while protocol in _EXTENSIONS or protocol == numbers.FRAGMENT:
+            if protocol == numbers.FRAGMENT:
+                layer = self._read(IPv6Fragment, at, stop)
+            else:
+                name, title, _ = _EXTENSIONS[protocol]
+                layer = self._read(IPv6Extension, at, stop, name=name, title=title)
+            if layer is None:
+                return
+            at += layer.octets
+            protocol = layer.value("next_header")
+            if layer.value("fragment_offset"):
+                self._rest(at, stop, "RFC 8200 §4.5", title="Fragment")
+                self._trailing(stop, end)
+                return
+        self._payload(protocol, at, stop, header)
+        self._trailing(stop, end)
+
+    def _trailing(self, at: int, end: int) -> None:
+        if not self._decrypted:
+            self._rest(at, end, "", title="Behind the packet")
+
+    def _payload(self, protocol: int, at: int, end: int, header: Layer) -> None:
+        if protocol in (numbers.IPV4, numbers.IPV6):
+            self._ip(at, end)
+        elif protocol in self._upper:
+            self._upper[protocol](at, end, header)
+        elif protocol != numbers.NO_NEXT_HEADER or end > at:
+            self._rest(at, end, "", title=numbers.PROTOCOL_NAMES.get(protocol, f"Protocol {protocol}"))
+
+    def _check(self, layer: Layer, zeroed: bytes) -> None:
+        found, right = layer.value("checksum"), ip.checksum(zeroed)
+        noted(layer, "checksum", "right" if found in (right, right or 0xFFFF) else f"wrong, {right:#06x} computed")
+
+    def _with_pseudo(self, layer: Layer, header: Layer, at: int, end: int, protocol: int, place: int) -> None:
+        """Check a checksum that covers addresses too, if all that it covers is there."""
+        if self.result.problem or header.value("mf"):
+            return
+        body = self._data[at : at + place] + b"\0\0" + self._data[at + place + 2 : end]
+        ends = header.value("source"), header.value("destination")
+        self._check(layer, ip.pseudo_header(*ends, protocol, end - at) + body)
+
+    def _udp(self, at: int, end: int, header: Layer) -> None:
+        layer = self._read(UDP, at, end)
+        if layer is None:
+            return
+        octets = layer.value("length")
+        if not UDP.SIZE <= octets <= end - at:
+            self.result.fail(f"udp.length is {octets}, and there are {end - at} octets")
+            self._rest(at + UDP.SIZE, end, "RFC 768")
+            return
+        if layer.value("checksum") == 0:
+            noted(layer, "checksum", "none")
+        else:
+            self._with_pseudo(layer, header, at, at + octets, numbers.UDP, 6)
+        inside = at + UDP.SIZE
+        if IPSEC_NAT_T_PORT not in (layer.value("source_port"), layer.value("destination_port")):
+            self._rest(inside, at + octets, "RFC 768")
+            return
+        found = content(self._data[at : at + octets])
+        if found is DropReason.KEEPALIVE:
+            self._rest(inside, at + octets, "RFC 3948 §2.3", title="NAT keepalive")
+        elif found is DropReason.NOT_FOR_US:
+            self._rest(inside, inside + 4, "RFC 3948 §2.2", title="Non-ESP marker")
+            self._rest(inside + 4, at + octets, "RFC 7296 §3.1", title="IKE")
+        else:
+            self._esp(inside, at + octets, header)
+
+    def _tcp(self, at: int, end: int, header: Layer) -> None:
+        layer = self._read(TCP, at, end)
+        if layer is not None:
+            self._with_pseudo(layer, header, at, end, numbers.TCP, 16)
+            self._rest(at + layer.octets, end, "RFC 9293 §3.1")
+
+    def _icmp(self, at: int, end: int, header: Layer) -> None:
+        six = header.name == "ipv6"
+        title = "Internet Control Message Protocol version 6" if six else ""
+        layer = self._read(ICMP, at, end, name="icmpv6" if six else "icmp", title=title)
+        if layer is None:
+            return
+        if six:
+            self._with_pseudo(layer, header, at, end, numbers.ICMPV6, 2)
+        elif not self.result.problem and not header.value("mf"):
+            self._check(layer, self._data[at : at + 2] + b"\0\0" + self._data[at + 4 : end])
+        self._rest(at + layer.octets, end, layer.source)
+
+    def _esp(self, at: int, end: int, header: Layer) -> None:
+        spi = int.from_bytes(self._data[at : at + 4], "big")
+        addresses = header.value("source"), header.value("destination")
+        whole = end - at >= ESP.SIZE
+        sa = self._keys.find(spi, *addresses) if self._keys is not None and whole else None
+        iv = 0 if sa is None else min(sa.cipher.iv_octets, max(end - at - ESP.SIZE, 0))
+        layer = self._read(ESP, at, end, lengths={"iv": iv})
+        if layer is None:
+            return
+        if sa is None or self._keys is None:
+            if self._keys is not None:
+                self.result.fail(f"no SA in the key file for SPI {spi:#010x}")
+            self._rest(at + layer.octets, end, "RFC 4303 §2.3", title="Encrypted")
+            return
+        noted(layer, "spi", sa.title if sa.name else sa.suite)
+        suite, sealed = sa.cipher, end - at - ESP.SIZE - iv - sa.cipher.icv_octets
+        if sealed < suite.block or sealed % suite.block:
+            self.result.fail(f"esp: no room for IV, whole blocks, trailer and ICV of {suite.name}")
+            self._rest(at + layer.octets, end, "RFC 4303 §2.3", title="Encrypted")
+            return
+        opened = self._keys.open(sa, self._data[at:end], spi, layer.value("sequence"))
+        if opened is None:
+            self.result.fail(
+                f"esp.icv does not fit: another key, other settings (suite {suite.name}, "
+                f"esn {str(sa.esn).lower()}), or changed octets"
+            )
+            self._rest(at + layer.octets, end, "RFC 4303 §2.3", title="Encrypted")
+            return
+        plaintext, sequence = opened
+        if sa.esn:
+            noted(layer, "sequence", f"with its high half {sequence}")
+        self._inside(at + layer.octets, end, plaintext, sa, header)
+
+    def _inside(self, at: int, end: int, plaintext: bytes, sa: StaticSA, header: Layer) -> None:
+        """Go on with what was encrypted, put where it stood."""
+        outside, before = self._data, self._decrypted
+        self._data = outside[:at] + plaintext + outside[at + len(plaintext) :]
+        self._decrypted = True
+        stop = at + len(plaintext)
+        pad, next_header = plaintext[-2], plaintext[-1]
+        payload_end = stop - 2 - pad
+        if payload_end < at:
+            self.result.fail(f"esp.pad_len is {pad}, and {len(plaintext) - 2} octets stand before it")
+            payload_end = at
+        inner_end = payload_end
+        if next_header in (numbers.IPV4, numbers.IPV6):
+            inner_end = min(payload_end, at + (self._told_length(at) or payload_end - at))
+            self._ip(at, inner_end)
+        elif next_header == numbers.BEET_PSEUDO_HEADER:
+            beet = self._read(BEETPseudoHeader, at, payload_end)
+            if beet is not None:
+                self._payload(beet.value("next_header"), at + beet.octets, payload_end, header)
+        elif next_header == numbers.NO_NEXT_HEADER:
+            self._rest(at, payload_end, "RFC 4303 §2.6", title="Dummy packet")
+        else:
+            self._payload(next_header, at, payload_end, header)
+        trailer, _ = read_layer(ESPTrailer, self._data, stop - 2, stop)
+        trailer.decrypted = True
+        head = Layer(trailer.name, trailer.title, trailer.source, inner_end, declaration=ESPTrailer, decrypted=True)
+        added(head, _TFC, self._data[inner_end:payload_end], inner_end)
+        padding = self._data[payload_end : stop - 2]
+        added(head, _PADDING, padding, payload_end)
+        if padding != bytes(range(1, len(padding) + 1)):
+            noted(head, "padding", "not 1, 2, 3, ...")
+        head.values += trailer.values
+        head.octets = end - inner_end
+        self._decrypted = before
+        added(head, _ICV, self._data[stop:end], stop)
+        noted(head, "icv", "right")
+        self.result.layers.append(head)
+        self._data = outside
+
+    def _told_length(self, at: int) -> int | None:
+        """Return the length that an inner IP packet tells: what is behind it is TFC padding."""
+        version = self._data[at] >> 4
+        if version == 4:
+            return self._data[at + 2] << 8 | self._data[at + 3]
+        return 40 + (self._data[at + 4] << 8 | self._data[at + 5]) if version == 6 else None

@@ -1,0 +1,216 @@
+"""Packets opened with the SAs of a key file, whatever the file leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..engine import Engine, Options, Packets, open_engine
+from ..errors import ConfigError
+from ..keying import Encapsulated, StaticSA
+from ..protocols import PROTOCOLS, ip, udp
+from ..protocols.ip import IPAddress
+from ..sa import Mode
+from ..verdict import REASON_BY_CODE, DropReason
+from ..wire.numbers import UDP
+from ..wire.udp import IPSEC_NAT_T_PORT
+
+MAX_FOUND = 4096
+"""SAs with an SPI that the file leaves open and packets have shown; the oldest goes first."""
+
+_TRIES = 3
+_MAX_CHANGES = 64
+_WORTH_A_LOOK = (DropReason.NO_SA.code, DropReason.ENCAP_MISMATCH.code, DropReason.BAD_INNER.code)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What became of a packet.
+
+    reason: None if it was opened; then packet is the inner one and sa, spi, sequence say by whom.
+    """
+
+    reason: DropReason | None
+    packet: bytes = b""
+    sa: StaticSA | None = None
+    spi: int = 0
+    sequence: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A packet's place in the world.   ports: of the UDP around it."""
+
+    protocol: str
+    spi: int
+    low: int
+    source: IPAddress
+    destination: IPAddress
+    ports: tuple[int, int] | None
+
+
+@dataclass(slots=True)
+class _Installed:
+    """An SA in the engine.   key: what finds it here.   changes: how often it was put in anew."""
+
+    key: tuple[object, ...]
+    sa: StaticSA
+    spi: int
+    id: int
+    mode: Mode
+    changes: int = 0
+
+
+class Opener:
+    """Opens packets in batches.
+
+    An SA goes into the engine when its first packet comes: that packet tells what the file leaves open (SPI, addresses,
+    UDP, mode) and where the low half of the sequence number stands. Replayed packets are opened too, unless
+    anti_replay.
+    """
+
+    def __init__(self, sas: Sequence[StaticSA], engine: str | None = None, *, anti_replay: bool = False) -> None:
+        ports = frozenset({IPSEC_NAT_T_PORT}.union(*(sa.udp_ports for sa in sas)))
+        self.engine: Engine = open_engine(engine, Options(udp_ports=ports, events=1))
+        self._ports, self._anti_replay = set(ports), anti_replay
+        self._by_spi: dict[int, list[StaticSA]] = {}
+        self._open_spi = [sa for sa in sas if sa.spi is None]
+        for sa in sas:
+            if sa.spi is not None:
+                self._by_spi.setdefault(sa.spi, []).append(sa)
+        self._installed: dict[tuple[object, ...], _Installed] = {}
+        self._by_id: dict[int, _Installed] = {}
+        self._found: dict[tuple[object, ...], _Installed] = {}
+
+    def open(self, packets: Sequence[bytes]) -> list[Opened]:
+        """Open packets, in order.   packets: from their IP headers, reassembled."""
+        done: list[Opened] = [Opened(DropReason.NOT_FOR_US)] * len(packets)
+        todo = list(range(len(packets)))
+        for left in range(_TRIES, -1, -1):
+            again = []
+            results = self.engine.decapsulate_many(Packets.of(packets[place] for place in todo), 0)
+            codes, ids, numbers = results.codes.tolist(), results.sas.tolist(), results.sequences.tolist()
+            changed: set[tuple[object, ...]] = set()
+            for index, (place, code) in enumerate(zip(todo, codes, strict=True)):
+                if code == 0:
+                    by = self._by_id[ids[index]]
+                    done[place] = Opened(None, results.packets[index], by.sa, by.spi, numbers[index])
+                    continue
+                done[place] = Opened(REASON_BY_CODE[code])
+                worth = code in _WORTH_A_LOOK or (code == 1 and self._from_our_port(packets[place]))
+                if left and worth and self._learn(packets[place], REASON_BY_CODE[code], changed):
+                    again.append(place)
+            if not again:
+                break
+            todo = again
+        return done
+
+    def concerns(self, packet: bytes) -> bool:
+        """Whether a packet, which need not be whole, says that it is of a protocol of ours."""
+        protocol, _ = _upper(packet)
+        return any(protocol == p.ip_protocol for p in PROTOCOLS.values()) or self._from_our_port(packet)
+
+    def _from_our_port(self, packet: bytes) -> bool:
+        """Whether a UDP packet comes from a port of ours: behind a NAT the other port is any."""
+        protocol, at = _upper(packet)
+        return protocol == UDP and at + 2 <= len(packet) and (packet[at] << 8 | packet[at + 1]) in self._ports
+
+    def _look(self, packet: bytes) -> _Seen | None:
+        datagram = ip.parse(packet)
+        if datagram is None or datagram.fragment:
+            return None
+        body, ports, name = datagram.packet[datagram.upper_at :], None, ""
+        if datagram.upper == UDP:
+            ports = udp.ports(body)
+            if ports is None or self._ports.isdisjoint(ports):
+                return None
+            content = udp.content(body)
+            if isinstance(content, DropReason):
+                return None
+            body, name = content, "esp"
+        else:
+            name = next((p.name for p in PROTOCOLS.values() if p.ip_protocol == datagram.upper), "")
+        if not name:
+            return None
+        located = PROTOCOLS[name].locate(body)
+        if isinstance(located, DropReason):
+            return None
+        ends = ip.address(datagram.header.source), ip.address(datagram.header.destination)
+        return _Seen(name, *located, *ends, ports)
+
+    def _learn(self, packet: bytes, reason: DropReason, changed: set[tuple[object, ...]]) -> bool:
+        """Put in, or put right, the SA that this packet shows.   Returns whether another try is worth it.
+
+        changed: SAs put right in this round already; the packets after the first just try again.
+        """
+        seen = self._look(packet)
+        if seen is None:
+            return False
+        candidates = self._by_spi.get(seen.spi, []) + self._open_spi
+        several = len(candidates) > 1
+        key = (seen.protocol, seen.spi, seen.source, seen.destination) if several else (seen.protocol, seen.spi)
+        if key in changed:
+            return True
+        there = self._installed.get(key)
+        mode = Mode.TUNNEL
+        if there is None:
+            fitting = (s for s in candidates if s.protocol == seen.protocol)
+            first = next((s for s in fitting if s.carries(seen.spi, seen.source, seen.destination)), None)
+            if first is None:
+                return False
+            sa = first
+        else:
+            sa, mode = there.sa, there.mode
+            if reason is DropReason.BAD_INNER and sa.mode is None and mode is Mode.TUNNEL:
+                mode = Mode.TRANSPORT
+            elif reason is not DropReason.ENCAP_MISMATCH or sa.encapsulation is not Encapsulated.AS_SEEN:
+                return False
+            if there.changes >= _MAX_CHANGES:
+                return False
+        if not self._put(key, there, sa, seen, mode, several):
+            return False
+        changed.add(key)
+        return True
+
+    def _put(
+        self, key: tuple[object, ...], there: _Installed | None, sa: StaticSA, seen: _Seen, mode: Mode, several: bool
+    ) -> bool:
+        so_far = sa if there is None else replace(sa, sequence=self.engine.state(there.id).sequence)
+        try:
+            spec = so_far.receiver(
+                seen.spi,
+                seen.source,
+                seen.destination,
+                seen.ports,
+                seen.low,
+                mode=mode,
+                anti_replay=self._anti_replay,
+                multicast=several,
+            )
+        except ConfigError:
+            return False  # an SPI that no SA may have (RFC 4303 §2.1)
+        if there is not None:
+            self._remove(there)
+        new = _Installed(key, sa, seen.spi, self.engine.install(spec), mode, 0 if there is None else there.changes + 1)
+        self._installed[key] = self._by_id[new.id] = new
+        if seen.ports is not None:
+            self._ports.add(seen.ports[1])
+        if sa.spi is None:
+            self._found[key] = new
+            if len(self._found) > MAX_FOUND:
+                self._remove(next(iter(self._found.values())))
+        return True
+
+    def _remove(self, there: _Installed) -> None:
+        self.engine.remove(there.id)
+        self._found.pop(there.key, None)
+        del self._installed[there.key], self._by_id[there.id]
+
+
+def _upper(packet: bytes) -> tuple[int, int]:
+    """Return protocol and place of what follows the IP header, extension headers not looked at; -1 if too short."""
+    if len(packet) >= 20 and packet[0] >> 4 == 4:
+        return packet[9], 4 * (packet[0] & 15)
+    if len(packet) >= 40 and packet[0] >> 4 == 6:
+        return packet[6], 40
+    return -1, 0
