@@ -1,6 +1,6 @@
 //! Many packets in one call: one contiguous buffer, and where each packet begins.
 
-use crate::verdict::DropReason;
+use crate::verdict::{CODES, DropReason};
 
 /// The SAs of a batch of packets.
 #[derive(Clone, Copy, Debug)]
@@ -75,4 +75,56 @@ impl Results {
 pub(crate) fn packet<'a>(data: &'a [u8], offsets: &[u64], index: usize) -> &'a [u8] {
     let (Some(from), Some(to)) = (offsets.get(index), offsets.get(index + 1)) else { return &[] };
     data.get(*from as usize..*to as usize).unwrap_or_default()
+}
+
+/// Packets that are looked up together, so that their cache misses overlap.
+pub(crate) const GROUP: usize = 64;
+
+/// One packet in a shared buffer, to be worked on in place; afterwards, what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// To be protected: the SA. Afterwards: the SA that did the work.
+    pub sa: u64,
+    /// Where the packet begins.
+    pub start: usize,
+    /// Its octets; 0 where dropped.
+    pub len: usize,
+    /// Full sequence number.
+    pub sequence: u64,
+    /// Why it was dropped; none if it was delivered.
+    pub reason: Option<DropReason>,
+}
+
+impl Job {
+    /// A packet to be protected or, whatever the SA, to be opened.
+    pub fn new(sa: u64, start: usize, len: usize) -> Self {
+        Self { sa, start, len, sequence: 0, reason: None }
+    }
+
+    #[cold]
+    pub(crate) fn drop(&mut self, reason: DropReason) {
+        (self.len, self.sequence, self.reason) = (0, 0, Some(reason));
+    }
+}
+
+/// How often each code has dropped a packet.
+pub(crate) struct Drops([u64; CODES]);
+
+impl Drops {
+    pub(crate) const fn new() -> Self {
+        Self([0; CODES])
+    }
+
+    /// Counts a drop and returns its reason.
+    #[cold]
+    pub(crate) fn count(&mut self, reason: DropReason) -> DropReason {
+        if let Some(count) = self.0.get_mut(reason as usize) {
+            *count += 1;
+        }
+        reason
+    }
+
+    pub(crate) fn counts(&self) -> &[u64; CODES] {
+        &self.0
+    }
 }

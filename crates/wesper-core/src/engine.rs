@@ -68,12 +68,12 @@ impl Engine {
             return self.receiver().half.install(profile, sa, now);
         }
         let mut serial = lock(&self.serial);
-        let id = match way {
-            Way::Outbound => self.sender().half.install(profile, sa, *serial, now)?,
-            Way::Inbound => self.receiver().half.install_multicast(profile, sa, *serial, now)?,
-        };
+        let next = *serial;
         *serial += 1;
-        Ok(id)
+        match way {
+            Way::Outbound => self.sender().half.install(profile, sa, next, now),
+            Way::Inbound => self.receiver().half.install_multicast(profile, sa, next, now),
+        }
     }
 
     /// Adds SAs that share a profile and returns their ids; on an error none has been added.

@@ -6,12 +6,16 @@
 pub mod aead;
 pub mod batch;
 pub mod bench;
+pub mod ecn;
 pub mod engine;
 pub mod esp;
 pub mod events;
 pub mod hot;
 pub mod ip;
+mod life;
+pub mod modes;
 pub mod profile;
+mod profiles;
 pub mod protocol;
 pub mod receiver;
 pub mod replay;
@@ -19,8 +23,11 @@ mod rows;
 pub mod sad;
 pub mod selectors;
 pub mod sender;
+mod serials;
+mod slab;
 pub mod spd;
 pub mod suite;
+pub mod udp;
 pub mod verdict;
 
 pub use rows::Row;

@@ -220,6 +220,11 @@ impl Profile {
         }
     }
 
+    /// The row of its suite.
+    pub fn cipher(&self) -> &'static Suite {
+        Suite::of(self.suite)
+    }
+
     /// Highest number that may be sent (RFC 4303 §3.3.3).
     pub fn last_sequence(&self) -> u64 {
         if self.esn { u64::MAX } else { u64::from(u32::MAX) }
@@ -294,6 +299,9 @@ pub enum InstallError {
     /// An inbound SA has this SPI, or this SPI and these addresses.
     #[error("inbound SPI {0:#x} is taken")]
     Taken(u32),
+    /// SPI 0 is never on the wire (RFC 4303 §2.1).
+    #[error("SPI 0 can not be installed")]
+    SpiZero,
     /// The key material does not fit the suite.
     #[error("{suite} does not take key, salt and auth key of these lengths")]
     KeyLength {

@@ -1,0 +1,512 @@
+//! The inbound half: table, decapsulation, SPD-I (RFC 4303 §3.4).
+//!
+//! It shares nothing with the outbound half, so that two threads can run them at once.
+
+mod open;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::aead::Provider;
+use crate::batch::Drops;
+use crate::esp::Form;
+use crate::events::{Event, EventKind, EventQueue};
+use crate::hot::{ContextCache, Extra, Extras};
+use crate::life::{HAS_EXTRA, Life, SOFT_TOLD, Whose};
+use crate::profile::{InstallError, MTU_AGE, Mode, Options, Profile, SECOND, Sa, SaState};
+use crate::profiles::Profiles;
+use crate::replay::ReplayWindow;
+use crate::rows::Row;
+use crate::sad::{self, Inbound};
+use crate::selectors::Way;
+use crate::sender::{INFERENCE_WINDOW, expand, infer, inner_mtu, row_of, rows_of};
+use crate::slab::Slab;
+use crate::spd::{Found, NotIp, Policies, Policy};
+use crate::verdict::{CODES, DropReason};
+
+/// First id of multicast SAs; below it ids are SPIs.
+pub const MULTICAST_IDS: u64 = 1 << 32;
+
+/// An opened packet's place in the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// First octet of its IP header.
+    pub start: usize,
+    /// Octets.
+    pub len: usize,
+    /// Id of the SA.
+    pub sa: u64,
+    /// Full sequence number.
+    pub sequence: u64,
+}
+
+/// What the packet path reads of a profile, worked out once.
+struct Shape {
+    profile: Arc<Profile>,
+    form: Form,
+    /// The window from which the high half is inferred.
+    inference_window: u32,
+    esn: bool,
+    is_tunnel: bool,
+    in_udp: bool,
+    check_padding: bool,
+    take_dscp: bool,
+    may_resynchronise: bool,
+    has_selectors: bool,
+}
+
+impl Shape {
+    fn new(profile: &Arc<Profile>) -> Self {
+        Self {
+            form: Form::new(profile.cipher(), profile.esn),
+            inference_window: if profile.window == 0 { INFERENCE_WINDOW } else { profile.window },
+            esn: profile.esn,
+            is_tunnel: profile.mode == Mode::Tunnel,
+            in_udp: profile.encapsulation.is_some(),
+            check_padding: profile.check_padding,
+            take_dscp: profile.outer.is_some_and(|outer| outer.take_dscp),
+            may_resynchronise: profile.esn && profile.resynchronise && profile.window != 0,
+            has_selectors: !profile.selectors.is_empty(),
+            profile: Arc::clone(profile),
+        }
+    }
+}
+
+/// The state of an SA that a packet was addressed to.
+#[derive(Default)]
+#[repr(C, align(64))]
+struct Hot {
+    life: Life,
+    /// Highest number accepted.
+    top: u64,
+    window: Option<ReplayWindow>,
+    spi: u32,
+    profile: u32,
+    /// Where the expanded key was last put.
+    context_slot: u32,
+    salt: [u8; 4],
+    failures_in_a_row: u32,
+    id: u64,
+    replays: u64,
+    integrity_failed: u64,
+    /// One more than the second in which the high half was last searched for.
+    resync_second: u64,
+    /// Where the newest packet came from, if not from where the profile says.
+    peer: Option<Box<(IpAddr, u16)>>,
+}
+
+impl Hot {
+    fn whose<'a>(&self, profile: &'a Profile) -> Whose<'a> {
+        Whose { id: self.id, spi: self.spi, profile, sent: None }
+    }
+}
+
+/// An SA that is found by addresses as well.
+struct Multicast {
+    row: Row,
+    extra: Option<Extra>,
+    key: MulticastKey,
+}
+
+/// SPI, destination and perhaps source (RFC 4303 §3.4.2).
+type MulticastKey = (u32, IpAddr, Option<IpAddr>);
+
+/// Rows and keys.
+struct Store {
+    table: Inbound,
+    extras: Extras,
+    multicast: BTreeMap<u64, Multicast>,
+    contexts: ContextCache,
+    provider: Provider,
+}
+
+impl Store {
+    fn row(&self, id: u64) -> Option<&Row> {
+        match u32::try_from(id) {
+            Ok(spi) => self.table.row(self.table.find(spi)?),
+            Err(_) => self.multicast.get(&id).map(|multicast| &multicast.row),
+        }
+    }
+
+    fn row_mut(&mut self, id: u64) -> Option<&mut Row> {
+        match u32::try_from(id) {
+            Ok(spi) => self.table.row_mut(self.table.find(spi)?),
+            Err(_) => self.multicast.get_mut(&id).map(|multicast| &mut multicast.row),
+        }
+    }
+
+    #[cold]
+    fn expand(&mut self, number: u32, id: u64, shape: &Shape) -> Option<u32> {
+        let extra = match u32::try_from(id) {
+            Ok(spi) => self.extras.get(spi),
+            Err(_) => self.multicast.get(&id)?.extra.as_ref(),
+        };
+        let context = expand(self.provider, &shape.profile, self.row(id)?, extra)?;
+        Some(self.contexts.insert(number, context))
+    }
+}
+
+/// What there is to tell of packets.
+struct Outcome {
+    events: EventQueue,
+    drops: Drops,
+    audit: bool,
+}
+
+/// When and how far to search for a high half, from [`Options`].
+struct Settings {
+    resync_failures: u32,
+    resync_tries: u32,
+}
+
+/// The inbound SAs and policies, and packets through them.
+pub struct Receiver {
+    hots: Slab<Hot>,
+    profiles: Profiles<Shape>,
+    store: Store,
+    by_addresses: HashMap<MulticastKey, u64>,
+    /// Local UDP ports where ESP is looked for, with how often each is asked for.
+    ports: Vec<(u16, usize)>,
+    /// MTUs that inbound SAs were told: nobody needs them, yet they are remembered.
+    mtus: HashMap<u64, (u16, u64)>,
+    policies: Policies,
+    outcome: Outcome,
+    settings: Settings,
+    any_expired: bool,
+}
+
+impl Receiver {
+    /// Makes a half without SAs and policies.
+    pub fn new(options: &Options) -> Self {
+        let mut receiver = Self {
+            hots: Slab::new(),
+            profiles: Profiles::new(),
+            store: Store {
+                table: Inbound::new(options.seed),
+                extras: Extras::default(),
+                multicast: BTreeMap::new(),
+                contexts: ContextCache::new(options.contexts),
+                provider: options.provider,
+            },
+            by_addresses: HashMap::new(),
+            ports: Vec::new(),
+            mtus: HashMap::new(),
+            policies: Policies::default(),
+            outcome: Outcome { events: EventQueue::new(options.events), drops: Drops::new(), audit: options.audit },
+            settings: Settings { resync_failures: options.resync_failures, resync_tries: options.resync_tries },
+            any_expired: false,
+        };
+        for port in &options.udp_ports {
+            receiver.listen(*port, 1);
+        }
+        receiver
+    }
+
+    /// Adds an SA and returns its id, which is its SPI.
+    pub fn install(&mut self, profile: &Arc<Profile>, sa: &Sa<'_>, now: u64) -> Result<u64, InstallError> {
+        if self.store.table.find(sa.spi).is_some() {
+            return Err(InstallError::Taken(sa.spi));
+        }
+        let (row, extra) = row_of(profile, sa, now)?;
+        let number = self.take(profile, 1);
+        self.add(row, extra, number).inspect_err(|_| self.give_back(number, 1))
+    }
+
+    /// Adds an SA that is found by destination, or destination and source, as well; returns its id, 2^32 + serial.
+    pub fn install_multicast(
+        &mut self,
+        profile: &Arc<Profile>,
+        sa: &Sa<'_>,
+        serial: u64,
+        now: u64,
+    ) -> Result<u64, InstallError> {
+        let Some(destination) = sa.multicast.first() else { return Err(InstallError::Profile("a destination")) };
+        let key = (sa.spi, *destination, sa.multicast.get(1).copied());
+        if self.by_addresses.contains_key(&key) {
+            return Err(InstallError::Taken(sa.spi));
+        }
+        let (mut row, extra) = row_of(profile, sa, now)?;
+        row.profile = self.take(profile, 1);
+        let id = MULTICAST_IDS + serial;
+        self.store.multicast.insert(id, Multicast { row, extra, key });
+        self.by_addresses.insert(key, id);
+        Ok(id)
+    }
+
+    /// Adds SAs that share a profile; on an error none has been added.
+    ///
+    /// keys: one row an SPI, all of one length: key, salt, or with a separate MAC key, auth key.
+    pub fn install_many(
+        &mut self,
+        profile: &Arc<Profile>,
+        spis: &[u32],
+        keys: &[u8],
+        now: u64,
+    ) -> Result<Vec<u64>, InstallError> {
+        let rows = rows_of(profile, spis, keys, now)?;
+        self.store.table.reserve(spis.len()).map_err(|_| InstallError::Full)?;
+        let number = self.take(profile, spis.len());
+        let mut ids = Vec::with_capacity(spis.len());
+        for row in rows {
+            match row.and_then(|(row, extra)| self.add(row, extra, number)) {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    self.give_back(number, spis.len() - ids.len());
+                    for id in ids {
+                        self.remove(id);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    fn add(&mut self, row: Row, extra: Option<Extra>, profile: u32) -> Result<u64, InstallError> {
+        let spi = row.spi;
+        self.store.table.install(Row { profile, ..row }).map_err(|error| match error {
+            sad::InstallError::SpiInUse(spi) => InstallError::Taken(spi),
+            sad::InstallError::SpiZero => InstallError::SpiZero,
+            sad::InstallError::Full => InstallError::Full,
+        })?;
+        if let Some(extra) = extra {
+            self.store.extras.insert(spi, extra);
+        }
+        Ok(spi.into())
+    }
+
+    fn take(&mut self, profile: &Arc<Profile>, users: usize) -> u32 {
+        if let Some(encapsulation) = profile.encapsulation {
+            self.listen(encapsulation.local_port, users);
+        }
+        self.profiles.take(profile, users as u64, || Shape::new(profile))
+    }
+
+    fn give_back(&mut self, number: u32, users: usize) {
+        let encapsulation = self.profiles.profile(number).and_then(|profile| profile.encapsulation);
+        let place = encapsulation.and_then(|udp| self.ports.iter_mut().find(|(port, _)| *port == udp.local_port));
+        if let Some((_, asked)) = place {
+            *asked = asked.saturating_sub(users);
+        }
+        self.ports.retain(|(_, asked)| *asked > 0);
+        self.profiles.give_back(number, users as u64);
+    }
+
+    fn listen(&mut self, port: u16, users: usize) {
+        match self.ports.iter_mut().find(|(known, _)| *known == port) {
+            Some((_, asked)) => *asked += users,
+            None => self.ports.push((port, users)),
+        }
+    }
+
+    /// Deletes an SA and wipes its keys; false if there is none.
+    pub fn remove(&mut self, sa: u64) -> bool {
+        let row = match u32::try_from(sa) {
+            Ok(spi) => {
+                let Some(row) = self.store.table.remove(spi) else { return false };
+                if row.flags & HAS_EXTRA != 0 {
+                    self.store.extras.remove(spi);
+                }
+                row
+            }
+            Err(_) => {
+                let Some(mut multicast) = self.store.multicast.remove(&sa) else { return false };
+                self.by_addresses.remove(&multicast.key);
+                let row = multicast.row.without_key();
+                multicast.row = Row::EMPTY;
+                std::hint::black_box(&multicast.row);
+                row
+            }
+        };
+        self.give_back(row.profile, 1);
+        self.mtus.remove(&sa);
+        if let Some(hot) = self.hots.remove(row.hot) {
+            self.store.contexts.release(hot.context_slot, row.hot);
+        }
+        true
+    }
+
+    /// Returns what an SA has lived through; none if there is no such SA.
+    pub fn state(&self, sa: u64) -> Option<SaState> {
+        let row = self.store.row(sa)?;
+        let mtu = match self.mtus.get(&sa) {
+            Some((mtu, _)) => *mtu,
+            None => self.profiles.profile(row.profile)?.mtu,
+        };
+        let Some(hot) = self.hots.get(row.hot) else {
+            return Some(SaState { sequence: row.seq, packets: 0, octets: 0, replay: 0, integrity_failed: 0, mtu });
+        };
+        Some(SaState {
+            sequence: hot.top,
+            packets: hot.life.packets,
+            octets: hot.life.octets,
+            replay: hot.replays,
+            integrity_failed: hot.integrity_failed,
+            mtu,
+        })
+    }
+
+    /// Returns an SA's profile; none if there is no such SA.
+    pub fn profile(&self, sa: u64) -> Option<&Arc<Profile>> {
+        self.profiles.profile(self.store.row(sa)?.profile)
+    }
+
+    /// Writes the ids of SAs by SPI, 2^64-1 where there is none. Multicast SAs are not looked at.
+    pub fn find(&self, spis: &[u32], ids: &mut [u64]) {
+        let mut positions = [0; 256];
+        for (spis, ids) in spis.chunks(positions.len()).zip(ids.chunks_mut(256)) {
+            self.store.table.find_many(spis, &mut positions);
+            for ((spi, id), position) in spis.iter().zip(ids).zip(positions) {
+                *id = if position == sad::NOT_FOUND { u64::MAX } else { (*spi).into() };
+            }
+        }
+    }
+
+    /// Returns the full number that a received low half is taken for, none if there is none; outer none: no such SA.
+    pub fn infer(&self, sa: u64, low: u32) -> Option<Option<u64>> {
+        Some(infer(self.profile(sa)?, self.state(sa)?.sequence, low))
+    }
+
+    /// Returns what [`crate::sender::Sender::inner_mtu`] says of an SA with this profile; none if there is no such SA.
+    pub fn inner_mtu(&mut self, sa: u64, now: u64) -> Option<usize> {
+        let shape = self.profiles.shape(self.store.row(sa)?.profile)?;
+        let mtu = match self.mtus.get(&sa) {
+            Some((_, until)) if now >= *until => {
+                self.mtus.remove(&sa);
+                let mtu = shape.profile.mtu;
+                self.outcome.events.tell(Event { mtu, ..Event::of(EventKind::MtuChanged, now, sa) });
+                mtu
+            }
+            Some((mtu, _)) => *mtu,
+            None => shape.profile.mtu,
+        };
+        Some(inner_mtu(&shape.profile, &shape.form, mtu))
+    }
+
+    /// Tells an SA a path's MTU; false if there is no such SA.
+    pub fn set_mtu(&mut self, sa: u64, mtu: u32, now: u64) -> bool {
+        let Some(profile) = self.profile(sa) else { return false };
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).min(profile.mtu);
+        self.mtus.insert(sa, (mtu, now.saturating_add(MTU_AGE)));
+        true
+    }
+
+    /// Replaces SPD-I.
+    pub fn set_policies(&mut self, policies: Vec<Policy>) {
+        self.policies = Policies::new(policies);
+    }
+
+    /// Finds the policy for a packet that arrived without IPsec.
+    pub fn look_up_policy(&self, packet: &[u8]) -> Result<Option<Found>, NotIp> {
+        self.policies.look_up(packet, Way::Inbound)
+    }
+
+    /// Returns when the next SA reaches a limit of time, nanoseconds; none if none will.
+    ///
+    /// Cost: a pass over the SAs if any has such a limit.
+    pub fn deadline(&self) -> Option<u64> {
+        if !self.profiles.are_timed() && !self.any_expired {
+            return None;
+        }
+        let seconds = self.rows().filter_map(|(id, row)| {
+            let (life, profile) = self.life(row)?;
+            life.next_second(&Whose { id, spi: row.spi, profile, sent: None })
+        });
+        seconds.min().map(|second| second.saturating_mul(SECOND))
+    }
+
+    /// Raises the events of all limits of time that are reached, and removes SAs whose hard lifetime is over.
+    pub fn handle_timeout(&mut self, now: u64) {
+        if !self.profiles.are_timed() && !self.any_expired {
+            return;
+        }
+        let second = now / SECOND;
+        let due = |(id, row): (u64, &Row)| {
+            let (life, profile) = self.life(row)?;
+            let whose = Whose { id, spi: row.spi, profile, sent: None };
+            (life.expired || life.next_second(&whose).is_some_and(|due| due <= second)).then_some(id)
+        };
+        let mut due: Vec<u64> = self.rows().filter_map(due).collect();
+        due.sort_unstable();
+        for id in due {
+            self.time_out(id, now);
+        }
+        self.any_expired = false;
+    }
+
+    fn time_out(&mut self, id: u64, now: u64) {
+        let Some(row) = self.store.row(id) else { return };
+        let Some((mut life, profile)) = self.life(row) else { return };
+        let (profile, spi, number) = (Arc::clone(profile), row.spi, row.hot);
+        let whose = Whose { id, spi, profile: &profile, sent: None };
+        life.soften(&whose, now, &mut self.outcome.events);
+        if life.is_expired(&whose, now, &mut self.outcome.events) {
+            self.remove(id);
+        } else if let Some(hot) = self.hots.get_mut(number) {
+            life.watch(&whose, u64::MAX);
+            hot.life = life;
+        } else if let Some(row) = self.store.row_mut(id)
+            && life.soft_told
+        {
+            row.flags |= SOFT_TOLD;
+        }
+    }
+
+    /// Returns how often each code has dropped a packet.
+    pub fn drops(&self) -> &[u64; CODES] {
+        self.outcome.drops.counts()
+    }
+
+    /// Counts a drop that was decided outside.
+    pub fn count(&mut self, reason: DropReason) {
+        self.outcome.drops.count(reason);
+    }
+
+    /// Returns the oldest event not yet fetched; for a half that runs alone.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.outcome.events.next()
+    }
+
+    pub(crate) fn events_mut(&mut self) -> &mut EventQueue {
+        &mut self.outcome.events
+    }
+
+    /// All SAs with their ids.
+    fn rows(&self) -> impl Iterator<Item = (u64, &Row)> {
+        let unicast = self.store.table.iter().map(|row| (row.spi.into(), row));
+        unicast.chain(self.store.multicast.iter().map(|(id, multicast)| (*id, &multicast.row)))
+    }
+
+    /// The life of an SA, hot or idle, and its profile.
+    fn life(&self, row: &Row) -> Option<(Life, &Arc<Profile>)> {
+        let life = self.hots.get(row.hot).map_or_else(|| Life::of(row), |hot| hot.life);
+        Some((life, self.profiles.profile(row.profile)?))
+    }
+
+    /// Makes the hot state of an idle SA and returns its number.
+    #[cold]
+    fn warm(&mut self, id: u64) -> Option<u32> {
+        let row = self.store.row(id)?;
+        let shape = self.profiles.shape(row.profile)?;
+        let mut hot = Hot {
+            life: Life::of(row),
+            top: row.seq,
+            window: ReplayWindow::new(shape.profile.window).ok(),
+            spi: row.spi,
+            profile: row.profile,
+            context_slot: u32::MAX,
+            salt: row.salt,
+            id,
+            ..Hot::default()
+        };
+        let whose = hot.whose(&shape.profile);
+        hot.life.watch(&whose, u64::MAX);
+        let number = self.hots.insert(hot)?;
+        self.store.row_mut(id)?.hot = number;
+        Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests;

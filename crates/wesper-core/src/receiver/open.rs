@@ -1,0 +1,520 @@
+//! A packet's way in (RFC 4303 §3.4): in place, the usual case in one straight line.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+
+use super::{Hot, Opened, Outcome, Receiver, Settings, Shape, Store};
+use crate::aead::OpenError;
+use crate::batch::{GROUP, Job, Results, packet};
+use crate::ecn::Alarm;
+use crate::esp::{self, Numbers};
+use crate::events::{Event, EventKind, EventQueue, is_auditable};
+use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
+use crate::modes::{self, Arrived, Payload, inner_length};
+use crate::profile::SECOND;
+use crate::protocol::Protocol;
+use crate::replay::infer_esn;
+use crate::sad::NOT_FOUND;
+use crate::selectors::Way;
+use crate::udp;
+use crate::verdict::DropReason;
+
+/// A protected packet's place in what was received, and what can be read without a key.
+#[derive(Clone, Copy)]
+struct Located {
+    spi: u32,
+    low: u32,
+    /// From the protocol's first octet to its last, counted from the IP header's first.
+    at: usize,
+    end: usize,
+    /// Source port, if it came in UDP.
+    port: Option<u16>,
+}
+
+impl Receiver {
+    /// Opens one packet in place.
+    ///
+    /// buf: the packet stands at `start..start + len` from its IP header, reassembled; for BEET mode from IPv4 to
+    /// IPv6, 12 octets before it must be free. On a drop what it holds is of no use, but for NotForUs, which leaves it
+    /// as it was. Drops: all inbound reasons but InNoPolicy and InDiscard.
+    #[inline]
+    pub fn decapsulate(&mut self, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Opened, DropReason> {
+        self.open(buf, start, len, NOT_FOUND, now)
+    }
+
+    /// Opens packets in place, in order; each job is told what became of it.
+    pub fn decapsulate_batch(&mut self, jobs: &mut [Job], buf: &mut [u8], now: u64) {
+        for jobs in jobs.chunks_mut(GROUP) {
+            let mut positions = [NOT_FOUND; GROUP];
+            let packets = jobs.iter().map(|job| buf.get(job.start..job.start.saturating_add(job.len)));
+            self.look_up(packets.map(Option::unwrap_or_default), &mut positions);
+            for (job, position) in jobs.iter_mut().zip(positions) {
+                match self.open(buf, job.start, job.len, position, now) {
+                    Ok(Opened { start, len, sa, sequence }) => *job = Job { sa, start, len, sequence, reason: None },
+                    Err(reason) => job.drop(reason),
+                }
+            }
+        }
+    }
+
+    /// Opens packets, in order, from one buffer into another: packet i is `data[offsets[i]..offsets[i + 1]]`.
+    pub fn decapsulate_many(&mut self, data: &[u8], offsets: &[u64], now: u64) -> Results {
+        let packets = offsets.len().saturating_sub(1);
+        let mut results = Results::with_capacity(packets, data.len() + 2 * modes::HEADROOM);
+        let mut positions = [NOT_FOUND; GROUP];
+        // Octets in front of the inner packet, as the last packet had them: with them in place already, it need not move.
+        let mut front = 0;
+        for first in (0..packets).step_by(GROUP) {
+            let group = first..packets.min(first + GROUP);
+            self.look_up(group.clone().map(|index| packet(data, offsets, index)), &mut positions);
+            for (index, position) in group.zip(positions) {
+                let packet = packet(data, offsets, index);
+                match self.open_at_end(packet, position, &mut results.data, &mut front, now) {
+                    Ok(opened) => results.delivered(opened.sa, opened.sequence),
+                    Err(reason) => results.dropped(reason),
+                }
+            }
+        }
+        results
+    }
+
+    /// Opens a packet at the end of a buffer; on a drop the buffer is as before.
+    ///
+    /// The packet is laid over the last octets of what is there, which come back afterwards.
+    fn open_at_end(
+        &mut self,
+        packet: &[u8],
+        position: u32,
+        data: &mut Vec<u8>,
+        front: &mut usize,
+        now: u64,
+    ) -> Result<Opened, DropReason> {
+        let end = data.len();
+        let mut kept = [0; modes::HEADROOM];
+        let over = if end >= modes::HEADROOM { (*front).min(modes::HEADROOM) } else { 0 };
+        let free = if end >= modes::HEADROOM { 0 } else { modes::HEADROOM };
+        let (kept, place) = (kept.get_mut(..over).unwrap_or_default(), end - over);
+        kept.copy_from_slice(data.get(place..).unwrap_or_default());
+        data.truncate(place);
+        data.resize(place + free, 0);
+        let start = data.len();
+        data.extend_from_slice(packet);
+        let opened = self.open(data, start, packet.len(), position, now);
+        let len = match &opened {
+            Ok(opened) => {
+                *front = opened.start.saturating_sub(start);
+                if opened.start != end {
+                    data.copy_within(opened.start..opened.start + opened.len, end);
+                }
+                opened.len
+            }
+            Err(_) => 0,
+        };
+        data.resize(end + len, 0);
+        if let Some(place) = data.get_mut(place..end) {
+            place.copy_from_slice(kept);
+        }
+        opened
+    }
+
+    /// Finds the rows of a group and reads what its packets will need, so that the misses overlap.
+    fn look_up<'a>(&self, packets: impl Iterator<Item = &'a [u8]>, positions: &mut [u32; GROUP]) {
+        let mut spis = [0; GROUP];
+        for (spi, packet) in spis.iter_mut().zip(packets) {
+            *spi = likely_spi(packet);
+        }
+        self.store.table.find_many(&spis, positions);
+        let hot = |position: &u32| self.store.table.row(*position).and_then(|row| self.hots.get(row.hot));
+        let read = |hot: &Hot| hot.spi ^ hot.top as u32 ^ hot.id as u32;
+        black_box(positions.iter().filter_map(hot).map(read).fold(0, |all, one| all ^ one));
+    }
+
+    #[inline(always)]
+    fn open(
+        &mut self,
+        buf: &mut [u8],
+        start: usize,
+        len: usize,
+        position: u32,
+        now: u64,
+    ) -> Result<Opened, DropReason> {
+        let Some(received) = buf.get_mut(start..start.saturating_add(len)) else {
+            return Err(self.outcome.drop(DropReason::BadIp));
+        };
+        let Some(datagram) = ip::parse(received) else { return Err(self.outcome.drop(DropReason::BadIp)) };
+        let Located { spi, low, at, end, port } = match self.locate(&datagram, received) {
+            Ok(located) => located,
+            Err(reason) => return Err(self.outcome.refuse(reason, About::default(), received, &datagram, now)),
+        };
+        let mut about = About { sa: None, spi, low };
+        let Some(number) = self.number(spi, position, received) else {
+            return Err(self.outcome.refuse(DropReason::NoSa, about, received, &datagram, now));
+        };
+        let Some(hot) = self.hots.get_mut(number) else { return Err(self.outcome.drop(DropReason::NoSa)) };
+        let Some(shape) = self.profiles.shape(hot.profile) else { return Err(self.outcome.drop(DropReason::NoSa)) };
+        about.sa = Some(hot.id);
+        if port.is_some() != shape.in_udp {
+            return Err(self.outcome.drop(DropReason::EncapMismatch));
+        }
+        let is_due = hot.life.is_due(now);
+        if is_due && hot.is_expired(shape, now, &mut self.outcome.events) {
+            self.any_expired = true;
+            return Err(self.outcome.drop(DropReason::Expired));
+        }
+        let Some(body) = received.get_mut(at..end).filter(|body| shape.form.fits(body.len())) else {
+            return Err(self.outcome.drop(DropReason::Truncated));
+        };
+        // §3.4.3: verify the window before, update it after the ICV.
+        let Some(mut sequence) = hot.fresh(shape, low) else {
+            hot.replays += 1;
+            return Err(self.outcome.refuse(DropReason::Replay, about, received, &datagram, now));
+        };
+        let spare = self.settings.spare(hot, shape, body, now);
+        if self.store.open(number, hot, shape, sequence, body).is_err() {
+            hot.failed();
+            let tries = self.settings.resync_tries;
+            let found = spare.and_then(|spare| self.store.resynchronise(number, hot, shape, body, &spare, tries, now));
+            let Some(found) = found else {
+                return Err(self.outcome.refuse(DropReason::Auth, about, received, &datagram, now));
+            };
+            sequence = found;
+            hot.integrity_failed -= 1;
+            let event = Event::of(EventKind::Resynchronised, now, hot.id);
+            self.outcome.events.tell(Event { sequence: low, ..event });
+        }
+        let (next_header, payload) = shape.form.trailer(body, shape.check_padding);
+        let is_newest = hot.accept(sequence);
+        if hot.life.account(payload.unwrap_or(0), now) | is_due {
+            let whose = hot.whose(&shape.profile);
+            hot.life.look(&whose, u64::MAX, now, &mut self.outcome.events);
+            self.any_expired |= hot.life.expired;
+        }
+        if let Some(port) = port.filter(|_| is_newest) {
+            hot.follow_peer(shape, received, port, now, &mut self.outcome.events);
+        }
+        let Some(payload) = payload else { return Err(self.outcome.drop(DropReason::BadPadding)) };
+        if next_header == number::NO_NEXT_HEADER {
+            return Err(self.outcome.drop(DropReason::Dummy));
+        }
+        let opened = |start, len| Opened { start, len, sa: hot.id, sequence };
+        let inner_at = at + shape.form.front_octets();
+        if shape.is_tunnel && !shape.has_selectors {
+            let inner = received.get_mut(inner_at..inner_at + payload).unwrap_or_default();
+            let len = self.outcome.release_tunnel(shape, &datagram, next_header, inner, about, now)?;
+            return Ok(opened(start + inner_at, len));
+        }
+        let inside = Payload {
+            next_header,
+            at: start + inner_at,
+            octets: payload,
+            start,
+            head: datagram.upper.at,
+            link: datagram.upper.link,
+        };
+        let (start, len) = self.outcome.release(shape, &datagram, buf, inside, about, now)?;
+        Ok(opened(start, len))
+    }
+
+    /// Finds the protocol, its octets and its header.
+    #[inline(always)]
+    fn locate(&self, datagram: &Datagram, received: &[u8]) -> Result<Located, DropReason> {
+        let (mut at, mut end, mut port) = (datagram.upper.at, datagram.octets, None);
+        if datagram.upper.protocol == number::UDP {
+            let body = received.get(at..end).unwrap_or_default();
+            if datagram.offset == 0 {
+                let (source, destination) = udp::ports(body).ok_or(DropReason::NotForUs)?;
+                if !self.ports.iter().any(|(known, _)| *known == destination) {
+                    return Err(DropReason::NotForUs);
+                }
+                port = Some(source);
+            }
+            if datagram.fragment {
+                return Err(DropReason::Fragment);
+            }
+            end = at + udp::content(body)?;
+            at += udp::HEADER;
+        } else {
+            Protocol::by_ip_protocol(datagram.upper.protocol).ok_or(DropReason::NotForUs)?;
+            if datagram.fragment {
+                return Err(DropReason::Fragment);
+            }
+        }
+        let body = received.get(at..end).unwrap_or_default();
+        let (spi, low) = esp::locate(body).ok_or(DropReason::TruncatedHeader)?;
+        Ok(Located { spi, low, at, end, port })
+    }
+
+    /// Returns the number of the hot state that a packet is for, longest match first (RFC 4303 §3.4.2).
+    ///
+    /// position: where a look-up found the SPI.
+    #[inline(always)]
+    fn number(&mut self, spi: u32, position: u32, received: &[u8]) -> Option<u32> {
+        if !self.by_addresses.is_empty()
+            && let Some(id) = self.by_addresses(spi, received)
+        {
+            let number = self.store.row(id)?.hot;
+            return if number != 0 { Some(number) } else { self.warm(id) };
+        }
+        let table = &self.store.table;
+        let row = match table.row(position).filter(|row| row.spi == spi) {
+            Some(row) => row,
+            None => table.row(table.find(spi)?)?,
+        };
+        if row.hot != 0 { Some(row.hot) } else { self.warm(spi.into()) }
+    }
+
+    #[cold]
+    fn by_addresses(&self, spi: u32, received: &[u8]) -> Option<u64> {
+        let (source, destination) = ip::addresses(received)?;
+        let exact = self.by_addresses.get(&(spi, destination, Some(source)));
+        exact.or_else(|| self.by_addresses.get(&(spi, destination, None))).copied()
+    }
+}
+
+/// What an audit event says of a packet.
+#[derive(Clone, Copy, Default)]
+struct About {
+    sa: Option<u64>,
+    spi: u32,
+    low: u32,
+}
+
+impl Outcome {
+    /// Counts a drop that leaves no trace in the audit log.
+    #[cold]
+    fn drop(&mut self, reason: DropReason) -> DropReason {
+        self.drops.count(reason)
+    }
+
+    /// Counts a drop, and audits it if it is auditable.
+    #[cold]
+    fn refuse(
+        &mut self,
+        reason: DropReason,
+        about: About,
+        received: &[u8],
+        datagram: &Datagram,
+        now: u64,
+    ) -> DropReason {
+        if self.audit && is_auditable(reason) {
+            self.tell_audit(reason, about, ip::addresses(received), datagram.flow_label, now);
+        }
+        self.drops.count(reason)
+    }
+
+    fn tell_audit(
+        &mut self,
+        reason: DropReason,
+        about: About,
+        ends: Option<(IpAddr, IpAddr)>,
+        flow_label: u32,
+        now: u64,
+    ) {
+        self.events.tell(Event {
+            sa: about.sa,
+            reason: Some(reason),
+            spi: about.spi,
+            sequence: about.low,
+            source: ends.map(|(source, _)| source),
+            destination: ends.map(|(_, destination)| destination),
+            flow_label,
+            ..Event::new(EventKind::Audit, now)
+        });
+    }
+
+    /// Makes the inner packet of a tunnel what it has to be, and returns its octets.
+    #[inline(always)]
+    fn release_tunnel(
+        &mut self,
+        shape: &Shape,
+        datagram: &Datagram,
+        next_header: u8,
+        inner: &mut [u8],
+        about: About,
+        now: u64,
+    ) -> Result<usize, DropReason> {
+        // RFC 4303 §2.7: what is longer than the packet says is TFC padding.
+        let total = inner_length(next_header, inner);
+        let Some(packet) = total.and_then(|total| inner.get_mut(..total)) else {
+            return Err(self.drop(DropReason::BadInner));
+        };
+        let arrived = Arrived { traffic_class: datagram.traffic_class, take_dscp: shape.take_dscp };
+        let released = modes::release_tunnel(packet, arrived);
+        if released.alarm != Alarm::None {
+            self.events.tell(Event {
+                limit: released.alarm.name(),
+                inner: released.inner_ecn,
+                outer: datagram.ecn(),
+                sa: about.sa,
+                ..Event::new(EventKind::EcnAlarm, now)
+            });
+        }
+        if released.is_dropped {
+            return Err(self.drop(DropReason::EcnDrop));
+        }
+        Ok(packet.len())
+    }
+
+    /// Puts the inner packet together in any mode, and holds it to the SA's selectors (RFC 4301 §5.2 step 4).
+    #[inline(never)]
+    fn release(
+        &mut self,
+        shape: &Shape,
+        datagram: &Datagram,
+        buf: &mut [u8],
+        payload: Payload,
+        about: About,
+        now: u64,
+    ) -> Result<(usize, usize), DropReason> {
+        // The received header may be overwritten.
+        let ends = buf.get(payload.start..).and_then(ip::addresses);
+        let (start, len) = if shape.is_tunnel {
+            let inner = buf.get_mut(payload.at..payload.at + payload.octets).unwrap_or_default();
+            (payload.at, self.release_tunnel(shape, datagram, payload.next_header, inner, about, now)?)
+        } else {
+            let profile = &shape.profile;
+            modes::release(profile.mode, datagram, buf, payload, profile.inner.as_ref())
+                .map_err(|reason| self.drop(reason))?
+        };
+        let selectors = &shape.profile.selectors;
+        if selectors.is_empty() {
+            return Ok((start, len));
+        }
+        let Some(flow) = buf.get(start..start + len).and_then(ip::flow) else {
+            return Err(self.drop(DropReason::BadInner));
+        };
+        if selectors.iter().any(|selector| selector.matches(&flow, Way::Inbound)) {
+            return Ok((start, len));
+        }
+        if self.audit {
+            self.tell_audit(DropReason::SelectorMismatch, about, ends, datagram.flow_label, now);
+        }
+        Err(self.drop(DropReason::SelectorMismatch))
+    }
+}
+
+impl Hot {
+    /// Says whether the hard lifetime is over, and tells so the first time.
+    #[cold]
+    fn is_expired(&mut self, shape: &Shape, now: u64, events: &mut EventQueue) -> bool {
+        let whose = self.whose(&shape.profile);
+        self.life.is_expired(&whose, now, events)
+    }
+
+    /// Returns the full number of a received low half, none if it is not fresh.
+    #[inline(always)]
+    fn fresh(&self, shape: &Shape, low: u32) -> Option<u64> {
+        let sequence = if shape.esn { infer_esn(self.top, shape.inference_window, low)? } else { low.into() };
+        let window = self.window.as_ref();
+        window.is_none_or(|window| window.check(self.top, sequence).is_fresh()).then_some(sequence)
+    }
+
+    #[cold]
+    fn failed(&mut self) {
+        self.integrity_failed += 1;
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+    }
+
+    /// Notes an authentic number; returns whether it is the newest of a replay-protected SA.
+    #[inline(always)]
+    fn accept(&mut self, sequence: u64) -> bool {
+        self.failures_in_a_row = 0;
+        let is_newest = sequence > self.top;
+        match &mut self.window {
+            Some(window) => {
+                window.accept(&mut self.top, sequence);
+                is_newest
+            }
+            None => {
+                self.top = self.top.max(sequence);
+                false
+            }
+        }
+    }
+
+    /// RFC 7296 §2.23: only the newest packet of a replay-protected SA says where the peer is.
+    #[inline(never)]
+    fn follow_peer(&mut self, shape: &Shape, received: &[u8], port: u16, now: u64, events: &mut EventQueue) {
+        let Some((source, _)) = ip::addresses(received) else { return };
+        let at = (source, port);
+        let (outer, encapsulation) = (shape.profile.outer, shape.profile.encapsulation);
+        let told = outer.zip(encapsulation).map(|(outer, udp)| (outer.remote, udp.remote_port));
+        let expected = self.peer.as_deref().copied().or(told);
+        if expected == Some(at) {
+            return;
+        }
+        self.peer = Some(Box::new(at));
+        if expected.is_some() {
+            let event = Event::of(EventKind::PeerMoved, now, self.id);
+            events.tell(Event { address: Some(source), port, ..event });
+        }
+    }
+}
+
+impl Settings {
+    /// Returns a copy of a packet that may have to be opened again, as a failed attempt spoils it.
+    #[inline(always)]
+    fn spare(&self, hot: &mut Hot, shape: &Shape, body: &[u8], now: u64) -> Option<Vec<u8>> {
+        if hot.failures_in_a_row.saturating_add(1) < self.resync_failures || !shape.may_resynchronise {
+            return None;
+        }
+        (hot.resync_second != now / SECOND + 1).then(|| body.to_vec())
+    }
+}
+
+impl Store {
+    #[inline(always)]
+    fn open(
+        &mut self,
+        number: u32,
+        hot: &mut Hot,
+        shape: &Shape,
+        sequence: u64,
+        body: &mut [u8],
+    ) -> Result<(), OpenError> {
+        let context = match self.contexts.get(hot.context_slot, number) {
+            Some(context) => context,
+            None => {
+                hot.context_slot = self.expand(number, hot.id, shape).ok_or(OpenError)?;
+                self.contexts.get(hot.context_slot, number).ok_or(OpenError)?
+            }
+        };
+        shape.form.open(context, Numbers { spi: hot.spi, sequence, salt: hot.salt }, body)
+    }
+
+    /// Looks for the high half further on, after many failures in a row (RFC 4303 appendix A3).
+    #[cold]
+    #[allow(clippy::too_many_arguments, reason = "it is the end of one way through a packet")]
+    fn resynchronise(
+        &mut self,
+        number: u32,
+        hot: &mut Hot,
+        shape: &Shape,
+        body: &mut [u8],
+        spare: &[u8],
+        tries: u32,
+        now: u64,
+    ) -> Option<u64> {
+        hot.resync_second = now / SECOND + 1;
+        let (_, low) = esp::locate(spare)?;
+        let high = (hot.top >> 32) + 1;
+        (high..=u32::MAX.into()).take(tries as usize).map(|high| high << 32 | u64::from(low)).find(|candidate| {
+            body.copy_from_slice(spare);
+            self.open(number, hot, shape, *candidate, body).is_ok()
+        })
+    }
+}
+
+/// Returns the SPI of a packet of the usual form; that of another may be anything.
+#[inline(always)]
+fn likely_spi(packet: &[u8]) -> u32 {
+    let at = match packet.first_chunk::<IPV4_HEADER>() {
+        Some(head) if head[0] >> 4 == 4 => {
+            4 * usize::from(head[0] & 15) + if head[9] == number::UDP { udp::HEADER } else { 0 }
+        }
+        Some(head) => IPV6_HEADER + if head[6] == number::UDP { udp::HEADER } else { 0 },
+        None => return 0,
+    };
+    let spi = packet.get(at..at + 4).and_then(|octets| octets.first_chunk::<4>());
+    spi.map_or(0, |octets| u32::from_be_bytes(*octets))
+}

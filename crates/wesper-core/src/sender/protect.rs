@@ -1,0 +1,423 @@
+//! A packet's way out (RFC 4303 §3.3): in place, the usual case in one straight line.
+
+use std::hint::black_box;
+
+use aes::cipher::BlockCipherEncrypt;
+
+use super::{Dropped, HEADROOM, Hot, Sealed, Sender, Shape, Store, TAILROOM, expand};
+use crate::batch::{GROUP, Ids, Job, Results, packet};
+use crate::esp::Numbers;
+use crate::events::{Event, EventKind, EventQueue};
+use crate::ip::{self, IPV4_HEADER, IPV6_HEADER, number};
+use crate::modes::{self, Enclosed, Taken, outer_identification};
+use crate::profile::UdpEncapsulation;
+use crate::udp;
+use crate::verdict::DropReason;
+
+/// What a tunnel carries, and what its outer header takes from it.
+#[derive(Clone, Copy)]
+struct Inside {
+    octets: usize,
+    next_header: u8,
+    taken: Taken,
+    /// May grow by the profile's traffic-flow padding, or be cut after protection.
+    is_packet: bool,
+}
+
+impl Inside {
+    /// Reads the first header of a packet; none if it is not IP or its lengths contradict each other.
+    #[inline(always)]
+    fn of(packet: &[u8]) -> Option<Self> {
+        let head = packet.first_chunk::<IPV4_HEADER>()?;
+        let inside = if head[0] >> 4 == 4 {
+            let octets = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let header = 4 * usize::from(head[0] & 15);
+            if header < IPV4_HEADER || octets < header {
+                return None;
+            }
+            let taken = Taken { traffic_class: head[1], dont_fragment: head[6] & 0x40 != 0, flow_label: 0 };
+            Self { octets, next_header: number::IPV4, taken, is_packet: true }
+        } else if head[0] >> 4 == 6 {
+            let octets = IPV6_HEADER + usize::from(u16::from_be_bytes([head[4], head[5]]));
+            let word = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+            let taken = Taken { traffic_class: (word >> 20) as u8, dont_fragment: true, flow_label: word & 0xf_ffff };
+            Self { octets, next_header: number::IPV6, taken, is_packet: true }
+        } else {
+            return None;
+        };
+        (inside.octets <= packet.len()).then_some(inside)
+    }
+
+    /// A packet that the peer throws away (RFC 4303 §2.6).
+    fn dummy(octets: usize) -> Self {
+        Self { octets, next_header: number::NO_NEXT_HEADER, taken: Taken::default(), is_packet: false }
+    }
+}
+
+impl Sender {
+    /// Protects one packet with this SA, in place.
+    ///
+    /// buf: the packet stands at `start..start + len` from its IP header, TTL already decremented if this host
+    /// forwards; [`HEADROOM`](super::HEADROOM) octets before it and [`TAILROOM`] after it, and after its padding
+    /// to the profile's `pad_to`, must be free. On a drop what it holds is of no use.
+    /// Drops: OutBadPacket, OutNoSa, OutExpired, OutMode, OutTooBig (also for lack of free octets), OutSequenceOverflow.
+    #[inline]
+    pub fn encapsulate(
+        &mut self,
+        sa: u64,
+        buf: &mut [u8],
+        start: usize,
+        len: usize,
+        now: u64,
+    ) -> Result<Sealed, Dropped> {
+        self.encapsulate_padded(sa, buf, start, len, &[], now)
+    }
+
+    /// Protects one packet with octets appended, tunnel mode only; they need free room as well.
+    #[inline]
+    pub fn encapsulate_padded(
+        &mut self,
+        sa: u64,
+        buf: &mut [u8],
+        start: usize,
+        len: usize,
+        tfc: &[u8],
+        now: u64,
+    ) -> Result<Sealed, Dropped> {
+        let Some(number) = self.hot_number(sa) else { return self.refuse(DropReason::OutNoSa) };
+        self.protect(number, buf, start, len, tfc, now)
+    }
+
+    /// Makes a packet that the peer throws away (RFC 4303 §2.6), tunnel mode only.
+    ///
+    /// buf: the payload, any octets, stands at `start..start + len`; free octets as in [`Self::encapsulate`].
+    pub fn dummy(&mut self, sa: u64, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Sealed, Dropped> {
+        let Some(number) = self.hot_number(sa) else { return self.refuse(DropReason::OutNoSa) };
+        if buf.get(start..start.saturating_add(len)).is_none() {
+            return self.too_big(0);
+        }
+        self.tunnel(number, buf, start, Inside::dummy(len), &[], now)
+    }
+
+    /// Protects packets in place, in order; each job is told what became of it.
+    pub fn encapsulate_batch(&mut self, jobs: &mut [Job], buf: &mut [u8], now: u64) {
+        for jobs in jobs.chunks_mut(GROUP) {
+            let mut numbers = [0; GROUP];
+            self.look_up(jobs.iter().map(|job| job.sa), &mut numbers);
+            for (job, number) in jobs.iter_mut().zip(numbers) {
+                let sealed = if number == 0 {
+                    self.refuse(DropReason::OutNoSa)
+                } else {
+                    self.protect(number, buf, job.start, job.len, &[], now)
+                };
+                match sealed {
+                    Ok(Sealed { start, len, sequence }) => {
+                        (job.start, job.len, job.sequence, job.reason) = (start, len, sequence, None);
+                    }
+                    Err(dropped) => job.drop(dropped.reason),
+                }
+            }
+        }
+    }
+
+    /// Protects packets, in order, from one buffer into another: packet i is `data[offsets[i]..offsets[i + 1]]`.
+    pub fn encapsulate_many(&mut self, ids: Ids<'_>, data: &[u8], offsets: &[u64], now: u64) -> Results {
+        let packets = offsets.len().saturating_sub(1);
+        let mut results = Results::with_capacity(packets, data.len() + packets * TAILROOM + HEADROOM);
+        let mut numbers = [0; GROUP];
+        for first in (0..packets).step_by(GROUP) {
+            let group = first..packets.min(first + GROUP);
+            self.look_up(group.clone().map(|index| ids.get(index)), &mut numbers);
+            for (index, number) in group.zip(numbers) {
+                match self.protect_at_end(number, packet(data, offsets, index), &mut results.data, now) {
+                    Ok(sealed) => results.delivered(ids.get(index), sealed.sequence),
+                    Err(dropped) => results.dropped(dropped.reason),
+                }
+            }
+        }
+        results
+    }
+
+    /// Protects a packet at the end of a buffer; on a drop the buffer is as before.
+    fn protect_at_end(&mut self, number: u32, packet: &[u8], data: &mut Vec<u8>, now: u64) -> Result<Sealed, Dropped> {
+        let Some(shape) = self.hots.get(number).and_then(|hot| self.profiles.shape(hot.profile)) else {
+            return self.refuse(DropReason::OutNoSa);
+        };
+        let (end, start) = (data.len(), data.len() + shape.tunnel_front());
+        let padding = shape.pad_to.saturating_sub(packet.len());
+        data.resize(start, 0);
+        data.extend_from_slice(packet);
+        data.resize(start + packet.len() + padding + TAILROOM, 0);
+        let sealed = self.protect(number, data, start, packet.len(), &[], now);
+        match &sealed {
+            Ok(Sealed { start, len, .. }) => {
+                if *start != end {
+                    data.copy_within(*start..start + len, end);
+                }
+                data.truncate(end + len);
+            }
+            Err(_) => data.truncate(end),
+        }
+        sealed
+    }
+
+    /// Finds the hot states of a group and reads what the packets will need of them, so that the misses overlap.
+    fn look_up(&mut self, sas: impl Iterator<Item = u64>, numbers: &mut [u32; GROUP]) {
+        let (mut last, mut found) = (0, None);
+        for (number, sa) in numbers.iter_mut().zip(sas) {
+            if sa != last {
+                (last, found) = (sa, self.hot_number(sa));
+            }
+            *number = found.unwrap_or(0);
+        }
+        let read = |number: &u32| self.hots.get(*number).map_or(0, |hot| hot.context_slot ^ hot.mtu as u32);
+        black_box(numbers.iter().map(read).fold(0, |all, one| all ^ one));
+    }
+
+    #[inline(always)]
+    fn protect(
+        &mut self,
+        number: u32,
+        buf: &mut [u8],
+        start: usize,
+        len: usize,
+        tfc: &[u8],
+        now: u64,
+    ) -> Result<Sealed, Dropped> {
+        match Inside::of(buf.get(start..start.saturating_add(len)).unwrap_or_default()) {
+            Some(inside) => self.tunnel(number, buf, start, inside, tfc, now),
+            None => self.refuse(DropReason::OutBadPacket),
+        }
+    }
+
+    /// Tunnel mode; hands on what is not.
+    #[inline(always)]
+    fn tunnel(
+        &mut self,
+        number: u32,
+        buf: &mut [u8],
+        start: usize,
+        inside: Inside,
+        tfc: &[u8],
+        now: u64,
+    ) -> Result<Sealed, Dropped> {
+        let Some(hot) = self.hots.get_mut(number) else { return self.refuse(DropReason::OutNoSa) };
+        let Some(shape) = self.profiles.shape(hot.profile) else { return self.refuse(DropReason::OutNoSa) };
+        let Some(template) = &shape.template else { return self.reshape(number, buf, start, inside, tfc, now) };
+        let is_due = hot.life.is_due(now);
+        if is_due {
+            if hot.is_expired(shape, now, &mut self.events) {
+                return self.expired();
+            }
+            hot.age_mtu(shape, now, &mut self.events);
+        }
+        let room = hot.room as usize;
+        let mut payload = inside.octets + tfc.len();
+        if payload > room {
+            let may_cut = shape.cut_after && inside.is_packet && !inside.taken.dont_fragment;
+            if !(may_cut && payload <= shape.tunnel_room(u16::MAX) as usize) {
+                return self.too_big(room);
+            }
+        }
+        if shape.pad_to > payload || !tfc.is_empty() {
+            let padded = if inside.is_packet { payload.max(shape.pad_to.min(room)) } else { payload };
+            if append(buf, start + inside.octets, tfc, padded - payload).is_none() {
+                return self.too_big(0);
+            }
+            payload = padded;
+        }
+        if hot.sequence >= shape.last_sequence {
+            return self.overflow(number, now);
+        }
+        let sequence = hot.sequence + 1;
+        let head = template.len() + shape.udp;
+        let front = head + shape.form.front_octets();
+        let octets = head + shape.form.octets_around(payload);
+        let out = start.checked_sub(front).and_then(|first| buf.get_mut(first..first + octets));
+        let Some(out) = out else { return self.too_big(0) };
+        template.write(out, inside.taken, outer_identification(sequence, hot.spi));
+        let Some(frame) = out.get_mut(head..) else { return self.too_big(0) };
+        if self.store.seal(number, hot, shape, inside.next_header, payload, frame).is_none() {
+            return self.refuse(DropReason::OutMode);
+        }
+        if let Some(encapsulation) = &shape.profile.encapsulation {
+            wrap(encapsulation, out, template.len());
+        }
+        self.any_expired |= hot.account(shape, payload, is_due, now, &mut self.events);
+        Ok(Sealed { start: start - front, len: octets, sequence })
+    }
+
+    /// Transport and BEET mode.
+    #[inline(never)]
+    fn reshape(
+        &mut self,
+        number: u32,
+        buf: &mut [u8],
+        start: usize,
+        inside: Inside,
+        tfc: &[u8],
+        now: u64,
+    ) -> Result<Sealed, Dropped> {
+        let Some(hot) = self.hots.get_mut(number) else { return self.refuse(DropReason::OutNoSa) };
+        let Some(shape) = self.profiles.shape(hot.profile) else { return self.refuse(DropReason::OutNoSa) };
+        let is_due = hot.life.is_due(now);
+        if is_due && hot.is_expired(shape, now, &mut self.events) {
+            return self.expired();
+        }
+        let profile = &*shape.profile;
+        let packet = buf.get(start..start + inside.octets).unwrap_or_default();
+        let datagram = ip::parse(packet).filter(|_| inside.is_packet && tfc.is_empty());
+        let Some(datagram) = datagram else { return self.refuse(DropReason::OutMode) };
+        let enclosed =
+            modes::enclose(profile.mode, &datagram, buf, start, profile.outer.as_ref(), profile.inner.as_ref());
+        let Enclosed { next_header, payload: payload_at, head } = match enclosed {
+            Ok(enclosed) => enclosed,
+            Err(reason) => return self.refuse(reason),
+        };
+        hot.age_mtu(shape, now, &mut self.events);
+        let room = shape.room(head.len(), hot.mtu);
+        let payload = start + datagram.octets - payload_at;
+        if payload > room {
+            let may_cut = shape.cut_after && !datagram.dont_fragment;
+            if !(may_cut && payload <= shape.room(head.len(), u16::MAX)) {
+                return self.too_big((room + datagram.octets).saturating_sub(payload));
+            }
+        }
+        if hot.sequence >= shape.last_sequence {
+            return self.overflow(number, now);
+        }
+        let sequence = hot.sequence + 1;
+        let before = head.len() + shape.udp;
+        let front = before + shape.form.front_octets();
+        let octets = before + shape.form.octets_around(payload);
+        let Some(first) = payload_at.checked_sub(front) else { return self.too_big(0) };
+        let protocol = if shape.udp == 0 { profile.protocol.ip_protocol() } else { number::UDP };
+        if head.place(buf, first, first + octets, protocol).is_none() {
+            return self.too_big(0);
+        }
+        let Some(out) = buf.get_mut(first..first + octets) else { return self.too_big(0) };
+        let Some(frame) = out.get_mut(before..) else { return self.too_big(0) };
+        if self.store.seal(number, hot, shape, next_header, payload, frame).is_none() {
+            return self.refuse(DropReason::OutMode);
+        }
+        if let Some(encapsulation) = &profile.encapsulation {
+            wrap(encapsulation, out, head.len());
+        }
+        self.any_expired |= hot.account(shape, payload, is_due, now, &mut self.events);
+        Ok(Sealed { start: first, len: octets, sequence })
+    }
+
+    #[cold]
+    fn refuse(&mut self, reason: DropReason) -> Result<Sealed, Dropped> {
+        Err(Dropped { reason: self.drops.count(reason), mtu: 0 })
+    }
+
+    #[cold]
+    fn expired(&mut self) -> Result<Sealed, Dropped> {
+        self.any_expired = true;
+        self.refuse(DropReason::OutExpired)
+    }
+
+    #[cold]
+    fn too_big(&mut self, mtu: usize) -> Result<Sealed, Dropped> {
+        Err(Dropped { reason: self.drops.count(DropReason::OutTooBig), mtu })
+    }
+
+    #[cold]
+    fn overflow(&mut self, number: u32, now: u64) -> Result<Sealed, Dropped> {
+        if let Some(hot) = self.hots.get(number).filter(|_| self.audit) {
+            let outer = self.profiles.profile(hot.profile).and_then(|profile| profile.outer);
+            self.events.tell(Event {
+                reason: Some(DropReason::OutSequenceOverflow),
+                spi: hot.spi,
+                sequence: hot.sequence as u32,
+                source: outer.map(|outer| outer.local),
+                destination: outer.map(|outer| outer.remote),
+                ..Event::of(EventKind::Audit, now, hot.id)
+            });
+        }
+        self.refuse(DropReason::OutSequenceOverflow)
+    }
+}
+
+impl Hot {
+    /// Says whether the hard lifetime is over, and tells so the first time.
+    #[cold]
+    fn is_expired(&mut self, shape: &Shape, now: u64, events: &mut EventQueue) -> bool {
+        let whose = self.whose(&shape.profile);
+        self.life.is_expired(&whose, now, events)
+    }
+
+    /// Counts a packet that was sent; returns whether its SA has expired with it.
+    #[inline(always)]
+    fn account(&mut self, shape: &Shape, payload: usize, is_due: bool, now: u64, events: &mut EventQueue) -> bool {
+        if self.life.account(payload, now) | is_due {
+            let (whose, until) = (self.whose(&shape.profile), self.until());
+            self.life.look(&whose, until, now, events);
+        }
+        self.life.expired
+    }
+}
+
+impl Store {
+    /// Gives a packet its number and seals it; none if there is no key, which no installed SA lacks.
+    ///
+    /// frame: from the ESP header to the end of the ICV, the payload in its place.
+    #[inline(always)]
+    fn seal(
+        &mut self,
+        number: u32,
+        hot: &mut Hot,
+        shape: &Shape,
+        next_header: u8,
+        payload: usize,
+        frame: &mut [u8],
+    ) -> Option<()> {
+        let iv = if hot.has_other_iv { self.other_iv(hot) } else { None };
+        hot.sequence += 1;
+        let context = match self.contexts.get(hot.context_slot, number) {
+            Some(context) => context,
+            None => {
+                hot.context_slot = self.expand(number, hot.row, shape)?;
+                self.contexts.get(hot.context_slot, number)?
+            }
+        };
+        let numbers = Numbers { spi: hot.spi, sequence: hot.sequence, salt: hot.salt };
+        shape.form.seal(context, numbers, iv, next_header, payload, frame).ok()
+    }
+
+    /// The IV of the next packet of an SA whose IV is not its sequence number.
+    #[cold]
+    fn other_iv(&self, hot: &Hot) -> Option<[u8; 16]> {
+        if let Some(fixed) = self.extras.get(hot.row).and_then(|extra| extra.fixed_iv) {
+            return Some(fixed);
+        }
+        // RFC 3602 §3: unpredictable; a counter under a key of its own is (NIST SP 800-38A appendix C).
+        let mut block = (u128::from(hot.id) << 64 | u128::from(hot.sequence + 1)).to_be_bytes().into();
+        self.iv_cipher.encrypt_block(&mut block);
+        Some(block.into())
+    }
+
+    #[cold]
+    fn expand(&mut self, number: u32, row: u32, shape: &Shape) -> Option<u32> {
+        let context = expand(self.provider, &shape.profile, self.table.row(row)?, self.extras.get(row))?;
+        Some(self.contexts.insert(number, context))
+    }
+}
+
+/// Writes a UDP header between IP header and what is sealed.
+#[inline(never)]
+fn wrap(encapsulation: &UdpEncapsulation, packet: &mut [u8], head: usize) {
+    let Some((head, datagram)) = packet.split_at_mut_checked(head) else { return };
+    let addresses = if head.first().is_some_and(|first| first >> 4 == 4) { head.get(12..20) } else { head.get(8..40) };
+    udp::write(encapsulation, addresses.unwrap_or_default(), datagram);
+}
+
+/// Puts octets and zeros behind a packet; none if the buffer has no room.
+#[cold]
+fn append(buf: &mut [u8], at: usize, tfc: &[u8], zeros: usize) -> Option<()> {
+    let (octets, rest) = buf.get_mut(at..)?.split_at_mut_checked(tfc.len())?;
+    octets.copy_from_slice(tfc);
+    rest.get_mut(..zeros)?.fill(0);
+    Some(())
+}
