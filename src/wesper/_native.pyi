@@ -1,2 +1,148 @@
+"""The native engine's extension module.   Only `engine/native.py` and the benchmark import it."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine.events import Event
+from .sa import Policy
+from .sa import Profile as PythonProfile
+from .verdict import Verdict
+
 def version() -> str:
     """Return the version of the native engine, the same as that of the Python package it was built with."""
+
+def providers() -> list[str]:
+    """Return the names of the AEAD providers of this build, the default first."""
+
+def cpu_flags() -> list[str]:
+    """Return the features of this processor that decide which code of a provider runs."""
+
+class Array:
+    """Memory of a result, for numpy.frombuffer."""
+
+    def __len__(self) -> int:
+        """Return the octets."""
+
+class Profile:
+    """A profile on the native side: what all SAs installed with it share."""
+
+    def __new__(cls, profile: PythonProfile) -> Self: ...
+    @property
+    def address(self) -> int:
+        """A number that no other profile has while this one lives."""
+
+    def is_used(self) -> bool:
+        """Whether anything but this handle holds it: an SA, as a rule."""
+
+class Engine:
+    """SAs, policies, and packets through them, for `engine/native.py` to build on.
+
+    Batches release the GIL. One thread may protect while another opens.
+    """
+
+    def __new__(
+        cls,
+        iv_key: bytes,
+        udp_ports: Sequence[int],
+        audit: bool,
+        events: int,
+        resync_failures: int,
+        resync_tries: int,
+        provider: str | None = None,
+    ) -> Self: ...
+    def _install(
+        self,
+        profile: Profile,
+        outbound: bool,
+        spi: int,
+        key: bytes,
+        salt: bytes,
+        auth_key: bytes,
+        sequence: int,
+        multicast: Sequence[IPv4Address | IPv6Address],
+        iv: bytes | None,
+        now: int,
+    ) -> int: ...
+    def _install_many(
+        self, profile: Profile, outbound: bool, spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int
+    ) -> Array: ...
+    def _remove(self, sa: int) -> bool: ...
+    def _state(self, sa: int) -> tuple[int, int, int, int, int, int] | None: ...
+    def _profile_address(self, sa: int) -> int | None: ...
+    def _find(self, spis: NDArray[np.uint32]) -> Array: ...
+    def _infer(self, sa: int, low: int) -> tuple[int | None] | None: ...
+    def _inner_mtu(self, sa: int, now: int) -> int | None: ...
+    def _set_mtu(self, sa: int, mtu: int, now: int) -> bool: ...
+    def encapsulate(self, sa: int, packet: bytes, now: int, *, tfc: bytes = b"") -> Verdict: ...
+    def dummy(self, sa: int, payload: bytes, now: int) -> Verdict: ...
+    def decapsulate(self, packet: bytes, now: int) -> Verdict: ...
+    def _encapsulate_many(
+        self, sas: int | NDArray[np.uint64], data: NDArray[np.uint8], offsets: NDArray[np.uint64], now: int
+    ) -> tuple[Array, Array, Array, Array, Array]: ...
+    def _decapsulate_many(
+        self, data: NDArray[np.uint8], offsets: NDArray[np.uint64], now: int
+    ) -> tuple[Array, Array, Array, Array, Array]: ...
+    def _set_policies(self, outbound: Sequence[Policy], inbound: Sequence[Policy]) -> None: ...
+    def _lookup_policy(self, packet: bytes, outbound: bool) -> tuple[int | None, int | None] | None: ...
+    def deadline(self) -> int | None: ...
+    def handle_timeout(self, now: int) -> None: ...
+    def next_event(self) -> Event | None: ...
+    lost_events: int
+    def _tell(self, event: Event) -> None: ...
+    def _drops(self) -> list[tuple[int, int]]: ...
+    def _count_code(self, code: int) -> None: ...
+    def _recent_outbound(self, spi: int, remote: bytes) -> list[tuple[int, int]]: ...
+
+def associated(suite: str, spi: int, sequence: int, esn: bool, iv: bytes) -> bytes:
+    """Return what ESP authenticates in front of the ciphertext."""
+
+def seal(suite: str, key: bytes, salt: bytes, auth_key: bytes, iv: bytes, associated: bytes, plaintext: bytes) -> bytes:
+    """Return ciphertext and ICV.   Raises ValueError on a length that does not fit."""
+
+def open(
+    suite: str, key: bytes, salt: bytes, auth_key: bytes, iv: bytes, associated: bytes, sealed: bytes
+) -> bytes | None:
+    """Return the plaintext, None if the ICV does not fit.   Raises ValueError on a length that does not fit."""
+
+def cbc(key: bytes, iv: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
+    """Return data, whole blocks, through AES-CBC without integrity."""
+
+def hmac(suite: str, auth_key: bytes, data: bytes) -> bytes:
+    """Return the MAC of a suite with a separate one, cut to its ICV."""
+
+class ProviderBench:
+    """A provider alone: a ring of distinct buffers, keys ready, 8 octets of associated data."""
+
+    def __new__(cls, provider: str, suite: str, key_octets: int, keys: int, slots: int, body_octets: int) -> Self: ...
+    def nanoseconds(self, direction: str, packets: int) -> float:
+        """Return nanoseconds a packet.   direction: seal or open."""
+
+def expand_nanoseconds(provider: str, suite: str, key_octets: int, keys: int) -> float:
+    """Return nanoseconds to expand one key."""
+
+class LookupBench:
+    """A table of SAs beside a bare probe of the same rows."""
+
+    def __new__(cls, sas: int, seed: int) -> Self: ...
+    def install_nanoseconds(self) -> float:
+        """Return nanoseconds that one of the installs took, done in bulk."""
+
+    def table_nanoseconds(self) -> float:
+        """Return nanoseconds a look-up: of the table, in batches, over all SPIs at random."""
+
+    def bare_nanoseconds(self) -> float:
+        """Return nanoseconds a look-up: of the bare probe, the fastest of its forms."""
+
+class TableBench:
+    """A table of idle SAs, to be weighed."""
+
+    def __new__(cls, sas: int, seed: int) -> Self: ...
+    def __len__(self) -> int:
+        """Return how many SAs there are."""
+
+    def heap_octets(self) -> int:
+        """Return the octets that the table has allocated."""

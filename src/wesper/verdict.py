@@ -209,6 +209,13 @@ def rust_source() -> str:
         "/// Number of codes: one more than the highest.",
         f"pub const CODES: usize = {max(REASON_BY_CODE) + 1};",
         "",
+        "impl DropReason {",
+        "    /// Every reason, in the order of a packet's walk.",
+        f"    pub const ALL: [Self; {len(DropReason)}] = [",
+        *(f"        Self::{_camel(reason.name)}," for reason in DropReason),
+        "    ];",
+        "}",
+        "",
     ]
     return "\n".join(lines)
 

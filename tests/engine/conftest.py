@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 ENGINES = ("reference", pytest.param("native", marks=pytest.mark.needs_native))
+
+# For test_equal.py: hours instead of seconds, and different packets each time.
+settings.register_profile("long", print_blob=True)
 
 
 @pytest.fixture(params=ENGINES)

@@ -60,3 +60,34 @@ pub enum DropReason {
 
 /// Number of codes: one more than the highest.
 pub const CODES: usize = 39;
+
+impl DropReason {
+    /// Every reason, in the order of a packet's walk.
+    pub const ALL: [Self; 25] = [
+        Self::NotForUs,
+        Self::TruncatedHeader,
+        Self::Truncated,
+        Self::BadIp,
+        Self::Fragment,
+        Self::NoSa,
+        Self::EncapMismatch,
+        Self::Expired,
+        Self::Replay,
+        Self::Auth,
+        Self::BadPadding,
+        Self::Dummy,
+        Self::BadInner,
+        Self::EcnDrop,
+        Self::SelectorMismatch,
+        Self::InNoPolicy,
+        Self::InDiscard,
+        Self::Keepalive,
+        Self::OutBadPacket,
+        Self::OutDiscard,
+        Self::OutNoSa,
+        Self::OutExpired,
+        Self::OutSequenceOverflow,
+        Self::OutMode,
+        Self::OutTooBig,
+    ];
+}

@@ -1,17 +1,33 @@
 //! Python bindings of the wesper native engine: the extension module `wesper._native`, and nothing else.
 //!
 //! Everything with a decision lives in `wesper-core` or in Python; here are only conversions at the border.
+#![deny(unsafe_code)]
 
 use pyo3::prelude::*;
+
+mod algorithms;
+mod bench;
+mod describe;
+mod engine;
+mod events;
+mod ffi;
+mod policies;
+mod profiles;
+mod verdicts;
 
 /// The native engine, batch by batch.
 #[pymodule]
 mod _native {
-    use super::*;
-
-    /// Return the version of the native engine, the same as that of the Python package it was built with.
-    #[pyfunction]
-    fn version() -> &'static str {
-        env!("CARGO_PKG_VERSION")
-    }
+    #[pymodule_export]
+    use crate::algorithms::{associated, cbc, hmac, open, seal};
+    #[pymodule_export]
+    use crate::bench::{LookupBench, ProviderBench, TableBench, expand_nanoseconds};
+    #[pymodule_export]
+    use crate::describe::{cpu_flags, providers, version};
+    #[pymodule_export]
+    use crate::engine::Engine;
+    #[pymodule_export]
+    use crate::ffi::Array;
+    #[pymodule_export]
+    use crate::profiles::Profile;
 }

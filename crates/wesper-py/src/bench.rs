@@ -1,0 +1,122 @@
+//! The timed loops of `wesper_core::bench`, so that all figures come out of one binary. The GIL is released in them.
+
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use wesper_core::aead::Provider;
+use wesper_core::bench as core;
+use wesper_core::sad::Inbound;
+use wesper_core::suite::Suite;
+
+fn refused(error: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(error.to_string())
+}
+
+fn provider_of(name: &str) -> PyResult<Provider> {
+    Provider::by_name(name).ok_or_else(|| refused(format_args!("this build has no provider {name:?}")))
+}
+
+fn suite_of(name: &str) -> PyResult<&'static Suite> {
+    Suite::by_name(name).ok_or_else(|| refused(format_args!("there is no suite {name:?}")))
+}
+
+fn direction_of(name: &str) -> PyResult<core::Direction> {
+    match name {
+        "seal" => Ok(core::Direction::Seal),
+        "open" => Ok(core::Direction::Open),
+        _ => Err(refused(format_args!("{name:?} is neither seal nor open"))),
+    }
+}
+
+/// A provider alone: a ring of distinct buffers, keys ready, 8 octets of associated data.
+#[pyclass(frozen, module = "wesper._native")]
+pub(crate) struct ProviderBench(Mutex<core::ProviderBench>);
+
+#[pymethods]
+impl ProviderBench {
+    #[new]
+    fn new(
+        provider: &str,
+        suite: &str,
+        key_octets: usize,
+        keys: usize,
+        slots: usize,
+        body_octets: usize,
+    ) -> PyResult<Self> {
+        let (provider, suite) = (provider_of(provider)?, suite_of(suite)?);
+        let bench = core::ProviderBench::new(provider, suite, key_octets, keys, slots, body_octets).map_err(refused)?;
+        Ok(Self(Mutex::new(bench)))
+    }
+
+    /// Return nanoseconds a packet.   direction: seal or open.
+    fn nanoseconds(&self, py: Python<'_>, direction: &str, packets: u64) -> PyResult<f64> {
+        let direction = direction_of(direction)?;
+        Ok(py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).nanoseconds(direction, packets)))
+    }
+}
+
+/// Return nanoseconds to expand one key.
+#[pyfunction]
+pub(crate) fn expand_nanoseconds(
+    py: Python<'_>,
+    provider: &str,
+    suite: &str,
+    key_octets: usize,
+    keys: u64,
+) -> PyResult<f64> {
+    let (provider, suite) = (provider_of(provider)?, suite_of(suite)?);
+    py.detach(|| core::expand_nanoseconds(provider, suite, key_octets, keys)).map_err(refused)
+}
+
+/// A table of SAs beside a bare probe of the same rows.
+#[pyclass(frozen, module = "wesper._native")]
+pub(crate) struct LookupBench(Mutex<core::LookupBench>);
+
+#[pymethods]
+impl LookupBench {
+    #[new]
+    fn new(py: Python<'_>, sas: usize, seed: u64) -> PyResult<Self> {
+        Ok(Self(Mutex::new(py.detach(|| core::LookupBench::new(sas, seed)).map_err(refused)?)))
+    }
+
+    /// Return nanoseconds that one of the installs took, done in bulk.
+    fn install_nanoseconds(&self) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).install_nanoseconds()
+    }
+
+    /// Return nanoseconds a look-up: of the table, in batches, over all SPIs at random.
+    fn table_nanoseconds(&self, py: Python<'_>) -> f64 {
+        py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).table_nanoseconds())
+    }
+
+    /// Return nanoseconds a look-up: of the bare probe, the fastest of its forms.
+    fn bare_nanoseconds(&self, py: Python<'_>) -> f64 {
+        py.detach(|| {
+            let mut bench = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            bench.bare_nanoseconds().min(bench.bare_grouped_nanoseconds()).min(bench.bare_staged_nanoseconds())
+        })
+    }
+}
+
+/// A table of idle SAs, to be weighed.
+#[pyclass(frozen, module = "wesper._native")]
+pub(crate) struct TableBench(Inbound);
+
+#[pymethods]
+impl TableBench {
+    #[new]
+    fn new(py: Python<'_>, sas: usize, seed: u64) -> PyResult<Self> {
+        py.detach(|| core::filled_table(sas, seed)).map(|(table, _)| Self(table)).map_err(refused)
+    }
+
+    /// Return how many SAs there are.
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Return the octets that the table has allocated.
+    fn heap_octets(&self) -> usize {
+        self.0.heap_octets()
+    }
+}
