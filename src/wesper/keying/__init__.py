@@ -13,7 +13,7 @@
 ... '''
 >>> sas = parse_keys(text, "toml", "office.toml")
 >>> sas[0]
-StaticSA(suite='aes-gcm-16', spi=4096, mode=<Mode.TUNNEL: 'tunnel'>)
+StaticSA(suite='aes-gcm-16', spi=4096, mode=Mode.TUNNEL)
 >>> print(write_esp_sa(sas)[0].split('"0x00')[0])
 "IPv4","192.0.2.1","192.0.2.2","0x00001000","AES-GCM with 16 octet ICV [RFC4106]",
 """

@@ -158,15 +158,16 @@ class _Line:
         return kind(what, path=self._path, line=self._number, key=key, expected=expected)
 
     def _fields(self, line: str) -> list[str]:
-        fields, at = [], 0
+        fields, at, more = [], 0, True
         line = line.rstrip()
-        while at < len(line):
+        while more:
             found = _FIELD.match(line, at)
             if found is None:
                 break
+            more = found[2] == ","
             fields.append(_ESCAPE.sub(lambda e: chr(int(e[1], 16)) if e[1] else e[2], found[1]))
             at = found.end()
-        if at < len(line) or len(fields) not in (8, 10):
+        if more or len(fields) not in (8, 10):
             missing = _NAMES[len(fields)] if len(fields) < 10 else ""
             raise self._wrong(missing, f"{len(fields)} good fields", '8 or 10 fields like "IPv4","192.0.2.1",...')
         return fields

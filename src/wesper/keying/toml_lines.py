@@ -26,6 +26,7 @@ class LineIndex:
                     if found:
                         table = self._enter(found[1], array)
                         self._lines.setdefault(table, number)
+                        self._lines.setdefault(table.removesuffix("[0]"), number)
                     continue
                 found = _DOTTED.match(line)
                 if found and line[found.end() : found.end() + 1] == "=":
