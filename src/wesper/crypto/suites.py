@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import UnsupportedError
+from ..errors import KeyMaterialError, UnsupportedError
 
 
 class Kind(enum.Enum):
@@ -25,7 +25,7 @@ class Suite:
     """One suite of ESP.   All sizes in octets.
 
     key_octets: the lengths allowed, without salt.   auth_key_octets: 0 for AEADs.   iv_octets: as sent, 0 if implicit.
-    block: the encrypted part is a multiple of it, and of 4 (RFC 4303 §2.4).   encr, integ: IKEv2 transform numbers.
+    encr, integ: IKEv2 transform numbers.   hash_name: of the HMAC, as hashlib calls it.
     """
 
     name: str
@@ -43,20 +43,29 @@ class Suite:
 
     @property
     def block(self) -> int:
+        """What the encrypted part is a multiple of: the cipher's block, and at least 4 (RFC 4303 §2.4)."""
         return 16 if self.kind is Kind.CBC_HMAC else 4
 
     @property
     def is_aead(self) -> bool:
-        """Whether the associated data is the header alone and the ICV comes out of the cipher."""
+        """Whether the ICV comes out of the cipher, so that there is no second key."""
         return self.auth_key_octets == 0
 
     @property
     def iv_from_counter(self) -> bool:
-        """Whether the IV has to be unique, so that a counter makes it (RFC 4106 §3.1).
-
-        CBC needs an unpredictable one.
-        """
+        """Whether the IV has to be unique and may be foretold, so that a counter makes it (RFC 4106 §3.1)."""
         return self.is_aead
+
+    def check_keys(self, key: bytes, salt: bytes, auth_key: bytes) -> None:
+        """Raise KeyMaterialError if a length does not fit."""
+        for what, octets, allowed in (
+            ("key", len(key), self.key_octets),
+            ("salt", len(salt), (self.salt_octets,)),
+            ("auth_key", len(auth_key), (self.auth_key_octets,)),
+        ):
+            if octets not in allowed:
+                wanted = " or ".join(map(str, allowed)) + " octets"
+                raise KeyMaterialError(f"{octets} octets for {self.name}", key=what, expected=wanted)
 
 
 _AES: Final = (16, 24, 32)

@@ -13,7 +13,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
-from ..errors import KeyMaterialError
 from .suites import Kind, Suite
 
 __all__ = ["InvalidTag", "Transform", "block_encrypt", "cbc", "hmac_tag", "transform"]
@@ -22,9 +21,10 @@ __all__ = ["InvalidTag", "Transform", "block_encrypt", "cbc", "hmac_tag", "trans
 class Transform(Protocol):
     """A suite with its keys.
 
-    seal and open: iv: 8 octets for counter suites, 16 for CBC, empty for NULL.   associated: authenticated, not
-    encrypted; for suites with a separate HMAC all that stands before the ciphertext, IV included.   suffix: what the
-    HMAC takes after the ciphertext and nobody sends, the ESN's high half (RFC 4303 §3.3.2.1); AEADs have none.
+    iv: 8 octets for counter suites, 16 for CBC, empty for NULL.
+    associated: authenticated, not encrypted; with a separate HMAC all that stands before the ciphertext, IV included.
+    suffix: what the HMAC takes after the ciphertext and nobody sends: the high half of an extended sequence number
+    (RFC 4303 §3.3.2.1). AEADs have none.
     """
 
     def seal(self, iv: bytes, associated: bytes, plaintext: bytes, suffix: bytes = b"") -> bytes:
@@ -38,17 +38,7 @@ class Transform(Protocol):
 
 def transform(suite: Suite, key: bytes, salt: bytes = b"", auth_key: bytes = b"") -> Transform:
     """Return the suite with these keys.   Raises KeyMaterialError if a length does not fit."""
-    for what, octets, allowed in (
-        ("key", len(key), suite.key_octets),
-        ("salt", len(salt), (suite.salt_octets,)),
-        ("auth_key", len(auth_key), (suite.auth_key_octets,)),
-    ):
-        if octets not in allowed:
-            raise KeyMaterialError(
-                f"{suite.name} does not take {octets} octets",
-                key=what,
-                expected=" or ".join(map(str, allowed)) + " octets",
-            )
+    suite.check_keys(key, salt, auth_key)
     match suite.kind:
         case Kind.GCM if suite.icv_octets < 16:
             return _CutGCM(key, salt, suite.icv_octets)

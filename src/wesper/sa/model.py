@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass, field
 
 from ..crypto import SUITES, Suite, suite
-from ..errors import ConfigError, KeyMaterialError
+from ..errors import ConfigError
 from ..protocols import PROTOCOLS
 from ..protocols.ip import IPAddress
 from ..protocols.modes import Inner, Mode, Outer
@@ -38,8 +38,10 @@ class Direction(enum.Enum):
 class Lifetime:
     """Limits of an SA; None: no limit.   The first one reached counts (RFC 4301 §4.4.2.1).
 
-    seconds: since it was installed, whole seconds.   idle_seconds: without a packet.   octets: of inner packets
-    (tunnel: the whole packet; transport and BEET: what stands behind the IP header).   packets: how many.
+    seconds: since it was installed, whole seconds.
+    octets: of protected payload: tunnel: whole packets, TFC padding too; transport and BEET: all behind the IP header.
+    packets: how many, dummies too.
+    idle_seconds: without a packet.
     """
 
     seconds: int | None = None
@@ -70,14 +72,21 @@ class Lifetime:
 class Profile:
     """All that many SAs share.   The same profile serves both directions of a pair.
 
-    suite: a name of crypto.SUITES.   mode: tunnel and BEET need outer, BEET needs inner.   inner: BEET's inner pair;
-    in transport mode the pair before NAT, to mend checksums. encapsulation: UDP around it.   esn: 64-bit sequence
-    numbers.   window: 0 turns anti-replay off, else a multiple of 32 up to 2^20. check_padding: look at received
-    padding octets (RFC 4303 §2.4).   pad_to: TFC padding, tunnel mode: shorter inner packets are padded to this many
-    octets. mtu: of the path, octets from the outer IP header on.   fragmentation: when IPv4 packets without DF are
-    cut.   selectors: traffic that the SA may carry; empty: any.   soft, hard: lifetimes; soft ones are shortened by
-    up to jitter per cent, by a share that the SPI decides, so that not all SAs rekey at once. resynchronise: search
-    for the high half after a gap of 2^32 packets (RFC 4303 appendix A3).
+    suite: a name of crypto.SUITES.
+    mode: tunnel and BEET need outer, BEET needs inner.
+    inner: BEET's inner pair; in transport mode the pair before NAT, to mend checksums.
+    encapsulation: UDP around it.
+    esn: extended sequence numbers, 64 bits.
+    window: 0 turns anti-replay off, else a multiple of 32 up to 2^20.
+    check_padding: look at received padding octets (RFC 4303 §2.4).
+    pad_to: TFC padding, tunnel mode: shorter inner packets are padded to this many octets.
+    mtu: of the path, octets from the outer IP header on.
+    fragmentation: when IPv4 packets without DF are cut.
+    selectors: traffic that the SA may carry; empty: any.
+    soft, hard: lifetimes.
+    jitter: soft lifetimes are shortened by up to so many per cent, by a share that the SPI decides, so that not all
+    SAs rekey at once.
+    resynchronise: search for the high half after a gap of 2^32 packets (RFC 4303 appendix A3).
     """
 
     suite: str
@@ -149,9 +158,13 @@ class Profile:
 class SA:
     """One security association.   Keys never show in its repr.
 
-    spi: 256..2^32-1.   key, salt, auth_key: octets, as long as the suite wants.   sequence: outbound the last number
-    used, inbound the highest accepted.   multicast: None, or (destination,) or (destination, source) that must match
-    too; such SAs may share an SPI (RFC 4303 §3.4.2).   iv: a fixed IV, for known answers only.
+    spi: 256..2^32-1.
+    key, salt, auth_key: octets, as long as the suite wants.
+    sequence: outbound the last number used; inbound the top of the window, in which nothing counts as seen: resuming
+    an inbound SA below the peer's real number lets old packets in again.
+    multicast: inbound, (destination,) or (destination, source) that must match too; such SAs may share an SPI
+    (RFC 4303 §3.4.2). Empty: the SPI alone.
+    iv: a fixed IV, for known answers only: a second packet would reuse it.
     """
 
     profile: Profile
@@ -168,14 +181,7 @@ class SA:
         cipher = self.profile.cipher
         if not SPI_FIRST <= self.spi < 1 << 32:
             raise ConfigError(f"SPI {self.spi:#x}", key="spi", expected="0x100..0xffffffff")
-        for key, octets, allowed in (
-            ("key", len(self.key), cipher.key_octets),
-            ("salt", len(self.salt), (cipher.salt_octets,)),
-            ("auth_key", len(self.auth_key), (cipher.auth_key_octets,)),
-        ):
-            if octets not in allowed:
-                wanted = " or ".join(map(str, allowed)) + " octets"
-                raise KeyMaterialError(f"{octets} octets for {cipher.name}", key=key, expected=wanted)
+        cipher.check_keys(self.key, self.salt, self.auth_key)
         if not 0 <= self.sequence <= self.profile.last_sequence:
             raise ConfigError(
                 f"sequence {self.sequence:#x}", key="sequence", expected=f"0..{self.profile.last_sequence:#x}"
