@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .measure import Result
 
@@ -44,20 +45,15 @@ class Report:
     def print(self, console: Console) -> None:
         """Print the table."""
         for group in dict.fromkeys(result.group for result in self.results):
-            table = Table(title=group, title_justify="left", title_style="bold", box=None, pad_edge=False)
-            for column, side in (
-                ("", "left"),
-                ("wesper", "right"),
-                ("anchor", "right"),
-                ("ratio", "right"),
-                ("spread", "right"),
-                ("goal", "right"),
-                ("", "left"),
-            ):
-                table.add_column(column, justify=side, no_wrap=column != "")  # type: ignore[arg-type]
+            table = Table(box=None, pad_edge=False, show_edge=False)
+            table.add_column(group, min_width=30)
+            for column in ("wesper", "anchor", "ratio", "spread", "goal"):
+                table.add_column(column, justify="right", no_wrap=True)
             for result in self.results:
                 if result.group == group:
-                    table.add_row(*_cells(result))
+                    style = {True: "green", False: "red", None: ""}[result.met]
+                    *cells, goal, met = _cells(result)
+                    table.add_row(*cells, Text(f"{goal} {met}".strip(), style))
             console.print(table)
             console.print()
         for row, reason in self.skipped:
@@ -92,21 +88,24 @@ class Report:
 
 def _cells(result: Result) -> list[str]:
     sign = "<=" if result.at_most else ">="
-    goal = "" if result.goal is None else f"{sign} {result.goal:g}" + (" x" if result.ratio is not None else "")
+    if result.goal is None:
+        goal = ""
+    else:
+        goal = f"{sign} {result.goal:.2f}" if result.ratio is not None else f"{sign} {short(result.goal)}"
     return [
         result.name,
-        number(result.ours, result.unit),
-        "" if result.anchor is None else f"{number(result.anchor, result.unit)} {result.anchor_name}",
-        "" if result.ratio is None else f"{result.ratio:.2f} x",
+        short(result.ours),
+        "" if result.anchor is None else short(result.anchor),
+        "" if result.ratio is None else f"{result.ratio:.2f}",
         "" if result.low is None else f"{result.low:.2f}..{result.high:.2f}",
         goal,
         {True: "met", False: "not met", None: ""}[result.met],
     ]
 
 
-def number(value: float, unit: str) -> str:
-    """Return a rate with a prefix that keeps it short."""
-    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if unit.endswith("/s") and value >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.4g} {unit}"
+def short(value: float) -> str:
+    """Return a number with a prefix that keeps it short."""
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
