@@ -162,7 +162,7 @@ def _table(quick: bool) -> list[Row]:
             lambda: 1e9 / lookup().bare_nanoseconds(),
             "bare probe",
         ),
-        Row(group, "install_many, SAs/s", lambda: _install_rate(sas // 10), 1e6),
+        Row(group, "install_many, SAs/s", "SAs/s", lambda: _install_rate(sas // 10), 1e6),
     ]
 
 
