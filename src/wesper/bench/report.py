@@ -46,7 +46,7 @@ class Report:
         """Print the table."""
         for group in dict.fromkeys(result.group for result in self.results):
             table = Table(box=None, pad_edge=False, show_edge=False)
-            table.add_column(group, min_width=30)
+            table.add_column(group, min_width=28, no_wrap=True)
             for column in ("wesper", "anchor", "ratio", "spread", "goal"):
                 table.add_column(column, justify="right", no_wrap=True)
             for result in self.results:
@@ -87,7 +87,7 @@ class Report:
 
 
 def _cells(result: Result) -> list[str]:
-    sign = "<=" if result.at_most else ">="
+    sign = "≤" if result.at_most else "≥"
     if result.goal is None:
         goal = ""
     else:
@@ -97,7 +97,7 @@ def _cells(result: Result) -> list[str]:
         short(result.ours),
         "" if result.anchor is None else short(result.anchor),
         "" if result.ratio is None else f"{result.ratio:.2f}",
-        "" if result.low is None else f"{result.low:.2f}..{result.high:.2f}",
+        "" if result.low is None else f"{result.low:.2f}–{result.high:.2f}",
         goal,
         {True: "met", False: "not met", None: ""}[result.met],
     ]

@@ -99,7 +99,7 @@ def _in_memory(provider: str, quick: bool) -> list[Row]:
         bare = _later(partial(_native.ProviderBench, provider, _SUITE, key_octets, sas, slots, sealed))
         found += [
             Row(
-                f"ESP, AES-{8 * key_octets}-GCM, {provider}, packets/s",
+                f"ESP, AES-{8 * key_octets}-GCM, {provider}",
                 f"{word} {inner}, {sas:,} SA{'s' if sas > 1 else ''}",
                 _PACKETS,
                 _rate(esp, direction, packets),
@@ -117,7 +117,7 @@ def _from_python(quick: bool) -> list[Row]:
     from .. import _native
 
     batches, calls = (100, 20_000) if quick else (400, 100_000)
-    batched, single = "Python, 256 a call, packets/s", "Python, one a call, packets/s"
+    batched, single = "Python, 256 packets a call", "Python, one packet a call"
     found = []
     for inner, (direction, word) in itertools.product((1400, 64), _DIRECTIONS):
         loop = _later(partial(_native.EspBench, _native.providers()[0], _SUITE, 32, 1, _BATCH, inner))
@@ -155,7 +155,7 @@ def _table(quick: bool) -> list[Row]:
         Row(group, "GiB resident in all", "GiB", weigh_all, 1.3 * sas / _SAS, at_most=True),
         Row(
             group,
-            "look-ups/s at random, batches",
+            "look-ups/s at random",
             "look-ups/s",
             lambda: 1e9 / lookup().table_nanoseconds(),
             0.90,
@@ -170,7 +170,7 @@ def _reference(quick: bool) -> list[Row]:
     packets = 2_000 if quick else 10_000
     return [
         Row(
-            "Reference engine, packets/s",
+            "Reference engine",
             f"{word}, 1400 octets",
             _PACKETS,
             partial(_single_rate, "reference", 1400, direction, packets),

@@ -37,7 +37,7 @@ def bench(
     only
         Measure only rows whose group or name contains this.
     rounds
-        Rounds a row, at least 5; by default 7, quick 5.
+        Rounds a row, at least 5; by default 15, quick 7.
     output
         Write all numbers as JSON to this file, - for standard output.
     json
@@ -45,7 +45,7 @@ def bench(
     history
         Add the run to this Markdown page (docs/performance.md).
     """
-    turns = max(rounds, 5) if rounds else 5 if quick else 7
+    turns = max(rounds, 5) if rounds else 7 if quick else 15
     progress, console = Console(stderr=True), Console()
     before = Load.now()
     todo, skipped = rows(quick=quick)
