@@ -30,7 +30,7 @@ _CAPTURES = (*MAGICS, b"\n\r\r\n", b"\x1f\x8b")  # pcap, pcapng, gzip
 
 
 def dissect(
-    what: str = "-",
+    what: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     /,
     *,
     keys: Path | None = None,

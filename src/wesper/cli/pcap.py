@@ -27,6 +27,7 @@ from . import CHECK_FAILED, IO_TROUBLE
 from .packet_view import PIPED_COLUMNS
 
 _Output = Annotated[str, Parameter(name=("--output", "-o"), allow_leading_hyphen=True)]
+_Source = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _HINTS = {
     "auth": "another key, or esn set otherwise than the peers have it",
     "encap_mismatch": 'encapsulation = "auto" takes packets with and without UDP',
@@ -37,7 +38,7 @@ _HINTS = {
 
 
 def decrypt(
-    source: str,
+    source: _Source,
     /,
     *,
     output: _Output,
@@ -90,7 +91,7 @@ def decrypt(
 
 
 def encrypt(
-    source: str,
+    source: _Source,
     /,
     *,
     output: _Output,
@@ -144,7 +145,7 @@ def encrypt(
     return IO_TROUBLE if tally.truncated else 0 if tally.done else CHECK_FAILED
 
 
-def info(source: str, /, *, json: bool = False) -> int:
+def info(source: _Source, /, *, json: bool = False) -> int:
     """Say what a capture holds: format, interfaces, packets, times, protocols, and each SPI with its numbers.
 
     Needs no keys. Exits with 4 if the capture ends inside a packet.

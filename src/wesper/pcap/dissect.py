@@ -21,6 +21,7 @@ from ..wire.transport import ICMP, TCP
 from ..wire.udp import IPSEC_NAT_T_PORT, UDP
 from .dissection import Dissection, Layer, added, data_layer, noted, read_layer
 from .link import LinkType, ip_offset, link_type_name
+from .opener import HALVES
 
 MAX_DEPTH = 16
 """Packets inside packets: deeper ones are shown as data."""
@@ -53,21 +54,31 @@ class Keyring:
 
     def open(self, sa: StaticSA, body: bytes, spi: int, low: int) -> tuple[bytes, int] | None:
         """Return plaintext with its trailer, and all 64 bits of the number; None if the ICV does not fit."""
-        suite = sa.cipher
-        top = self._tops.get((id(sa), spi), sa.sequence >> 32 << 32 | low)
-        sequence = (infer_sequence(top, 0, low) if sa.esn else low) or low
-        keys = self._transforms.get(id(sa))
+        top = self._tops.get((id(sa), spi))
+        if not sa.esn:
+            candidates = [low]
+        elif top is not None:
+            candidates = [infer_sequence(top, 0, low) or low]
+        else:
+            candidates = [half << 32 | low for half in ((sa.sequence >> 32) + step for step in HALVES) if half >= 0]
+        for sequence in candidates:
+            plaintext = self._try(sa, body, spi, sequence)
+            if plaintext is not None:
+                self._tops[id(sa), spi] = max(top or 0, sequence)
+                return plaintext, sequence
+        return None
+
+    def _try(self, sa: StaticSA, body: bytes, spi: int, sequence: int) -> bytes | None:
+        suite, keys = sa.cipher, self._transforms.get(id(sa))
         if keys is None:
             keys = self._transforms[id(sa)] = transform(suite, sa.key, sa.salt, sa.auth_key)
         iv = body[ESP.SIZE : ESP.SIZE + suite.iv_octets]
         associated, suffix = authenticated(suite, spi, sequence, sa.esn, iv)
         try:
             used = implicit_iv(sequence, sa.esn) if suite.implicit_iv else iv
-            plaintext = keys.open(used, associated, body[ESP.SIZE + len(iv) :], suffix)
+            return keys.open(used, associated, body[ESP.SIZE + len(iv) :], suffix)
         except InvalidTag:
             return None
-        self._tops[id(sa), spi] = max(top, sequence)
-        return plaintext, sequence
 
 
 def dissect(packet: bytes, link_type: int = LinkType.RAW, keys: Keyring | None = None) -> Dissection:

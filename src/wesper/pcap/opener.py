@@ -18,9 +18,16 @@ from ..wire.udp import IPSEC_NAT_T_PORT
 MAX_FOUND = 4096
 """SAs with an SPI that the file leaves open and packets have shown; the oldest goes first."""
 
-_TRIES = 3
+HALVES = (0, 1, -1)
+"""Where the first packet's high half may be, from the one that the key file says on: the capture need not begin where
+the file does.
+"""
+
+_TRIES = 6
 _MAX_CHANGES = 64
-_WORTH_A_LOOK = (DropReason.NO_SA.code, DropReason.ENCAP_MISMATCH.code, DropReason.BAD_INNER.code)
+_WORTH_A_LOOK = frozenset(
+    reason.code for reason in (DropReason.NO_SA, DropReason.ENCAP_MISMATCH, DropReason.BAD_INNER, DropReason.AUTH)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,21 +168,32 @@ class Opener:
             sa = first
         else:
             sa, mode = there.sa, there.mode
-            if reason is DropReason.BAD_INNER and sa.mode is None and mode is Mode.TUNNEL:
+            if there.changes >= _MAX_CHANGES or not self._may_change(there, reason):
+                return False
+            if reason is DropReason.BAD_INNER:
                 mode = Mode.TRANSPORT
-            elif reason is not DropReason.ENCAP_MISMATCH or sa.encapsulation is not Encapsulated.AS_SEEN:
-                return False
-            if there.changes >= _MAX_CHANGES:
-                return False
         if not self._put(key, there, sa, seen, mode, several):
             return False
         changed.add(key)
         return True
 
+    def _may_change(self, there: _Installed, reason: DropReason) -> bool:
+        """Whether the file leaves open what made an SA drop a packet."""
+        if reason is DropReason.BAD_INNER:
+            return there.sa.mode is None and there.mode is Mode.TUNNEL
+        if reason is DropReason.AUTH:
+            return there.sa.esn and not self.engine.state(there.id).packets
+        return reason is DropReason.ENCAP_MISMATCH and there.sa.encapsulation is Encapsulated.AS_SEEN
+
     def _put(
         self, key: tuple[object, ...], there: _Installed | None, sa: StaticSA, seen: _Seen, mode: Mode, several: bool
     ) -> bool:
-        so_far = sa if there is None else replace(sa, sequence=self.engine.state(there.id).sequence)
+        changes = 0 if there is None else there.changes + 1
+        so_far = sa
+        if there is not None and self.engine.state(there.id).packets:
+            so_far = replace(sa, sequence=self.engine.state(there.id).sequence)
+        elif sa.esn and (step := HALVES[changes % len(HALVES)]):
+            so_far = replace(sa, sequence=max((sa.sequence >> 32) + step, 0) << 32)
         try:
             spec = so_far.receiver(
                 seen.spi,
@@ -191,7 +209,7 @@ class Opener:
             return False  # an SPI that no SA may have (RFC 4303 §2.1)
         if there is not None:
             self._remove(there)
-        new = _Installed(key, sa, seen.spi, self.engine.install(spec), mode, 0 if there is None else there.changes + 1)
+        new = _Installed(key, sa, seen.spi, self.engine.install(spec), mode, changes)
         self._installed[key] = self._by_id[new.id] = new
         if seen.ports is not None:
             self._ports.add(seen.ports[1])
