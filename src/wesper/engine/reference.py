@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..sa import SA, Direction, Fragmentation, Lifetime, Mode, Policy, Profile, 
 from ..sa.model import jittered
 from ..sa.selectors import find
 from ..verdict import Delivered, Dropped, DropReason, Verdict
-from ..wire.numbers import NO_NEXT_HEADER, UDP
+from ..wire.numbers import IPV4, NO_NEXT_HEADER, UDP
 from .batch import Packets, Results
 from .events import AUDITABLE, Event, EventKind
 from .interface import MTU_AGE, SECOND, Algorithms, Engine, Options, split_keys
@@ -109,8 +109,8 @@ class ReferenceEngine(Engine):
         self.options = options or Options()
         self.algorithms = _ReferenceAlgorithms()
         self._sas: dict[int, _Association] = {}
-        self._inbound: dict[tuple[str, int], _Association] = {}
-        self._multicast: dict[tuple[int, tuple[bytes, ...]], _Association] = {}
+        # By protocol, SPI and, for multicast SAs, destination and source.
+        self._inbound: dict[tuple[str, int, tuple[bytes, ...]], _Association] = {}
         self._ports: Counter[int] = Counter(self.options.udp_ports)
         self._serial = 0
         self._events: deque[Event] = deque()
@@ -121,21 +121,17 @@ class ReferenceEngine(Engine):
 
     def install(self, sa: SA, now: int = 0) -> int:
         inbound = sa.direction is Direction.IN
+        if inbound and _place(sa) in self._inbound:
+            raise ConfigError(f"inbound SPI {sa.spi:#x} is taken", key="spi", expected="one that no installed SA has")
         if inbound and not sa.multicast:
-            number, taken = sa.spi, (sa.profile.protocol, sa.spi) in self._inbound
+            number = sa.spi
         else:
             number = (_MULTICAST if inbound else _OUTBOUND) + self._serial
-            taken = bool(sa.multicast) and (sa.spi, tuple(map(packed, sa.multicast))) in self._multicast
             self._serial += 1
-        if taken:
-            raise ConfigError(f"inbound SPI {sa.spi:#x} is taken", key="spi", expected="one that no installed SA has")
         association = _Association(sa, number, now)
         self._sas[number] = association
         if inbound:
-            if sa.multicast:
-                self._multicast[sa.spi, tuple(map(packed, sa.multicast))] = association
-            else:
-                self._inbound[sa.profile.protocol, sa.spi] = association
+            self._inbound[_place(sa)] = association
             if sa.profile.encapsulation is not None:
                 self._ports[sa.profile.encapsulation.local_port] += 1
         return number
@@ -148,7 +144,7 @@ class ReferenceEngine(Engine):
         key, salt, auth = split_keys(profile, keys.shape[1])
         if direction is Direction.IN:
             numbers = spis.tolist()
-            if len(set(numbers)) < len(numbers) or any((profile.protocol, n) in self._inbound for n in numbers):
+            if len(set(numbers)) < len(numbers) or any((profile.protocol, n, ()) in self._inbound for n in numbers):
                 raise ConfigError("an inbound SPI is taken or given twice", key="spi", expected="each SPI once")
         rows = [row.tobytes() for row in keys]
         sas = [
@@ -162,10 +158,7 @@ class ReferenceEngine(Engine):
         del self._sas[sa]
         spec = association.sa
         if spec.direction is Direction.IN:
-            if spec.multicast:
-                del self._multicast[spec.spi, tuple(map(packed, spec.multicast))]
-            else:
-                del self._inbound[association.profile.protocol, spec.spi]
+            del self._inbound[_place(spec)]
             if association.profile.encapsulation is not None:
                 self._ports[association.profile.encapsulation.local_port] -= 1
 
@@ -174,7 +167,7 @@ class ReferenceEngine(Engine):
         return SAState(a.top, a.packets, a.octets, a.replays, a.failed, a.mtu)
 
     def find(self, spis: NDArray[np.uint32]) -> NDArray[np.uint64]:
-        found = (self._inbound.get(("esp", int(spi))) for spi in spis)
+        found = (self._inbound.get((esp.PROTOCOL.name, int(spi), ())) for spi in spis)
         return np.array([_NO_SA if a is None else a.id for a in found], np.uint64)
 
     def infer(self, sa: int, low: int) -> int | None:
@@ -210,17 +203,16 @@ class ReferenceEngine(Engine):
         datagram = ip.parse(packet)
         if datagram is None:
             return self._drop(DropReason.OUT_BAD_PACKET)
-        return self._protect(a, datagram, None, b"", tfc, now)
+        return self._protect(a, datagram, tfc, now)
 
     def dummy(self, sa: int, payload: bytes, now: int) -> Verdict:
         a = self._sas.get(sa)
         if a is None or a.sa.direction is not Direction.OUT:
             return self._drop(DropReason.OUT_NO_SA)
-        return self._protect(a, None, NO_NEXT_HEADER, payload, b"", now)
+        return self._protect(a, None, payload, now)
 
-    def _protect(
-        self, a: _Association, datagram: Datagram | None, dummy: int | None, payload: bytes, tfc: bytes, now: int
-    ) -> Verdict:
+    def _protect(self, a: _Association, datagram: Datagram | None, more: bytes, now: int) -> Verdict:
+        """Protect a packet and its TFC padding, or, without a packet, a dummy.   more: the padding, or its payload."""
         profile, second = a.profile, now // SECOND
         if self._is_expired(a, second, now):
             return self._drop(DropReason.OUT_EXPIRED)
@@ -229,17 +221,16 @@ class ReferenceEngine(Engine):
         enclosed = modes.enclose(profile.mode, datagram, profile.outer, profile.inner, identification)
         if isinstance(enclosed, DropReason):
             return self._drop(enclosed)
-        if tfc and profile.mode is not Mode.TUNNEL:
+        if more and profile.mode is not Mode.TUNNEL:
             return self._drop(DropReason.OUT_MODE)
-        next_header = enclosed.next_header if dummy is None else dummy
-        payload = enclosed.payload + tfc if dummy is None else payload
+        payload = enclosed.payload + more
 
         room = self._room(a, len(enclosed.head), now)
         may_cut = profile.fragmentation is Fragmentation.AFTER and datagram is not None and not datagram.dont_fragment
         if len(payload) > (self._most(a, len(enclosed.head)) if may_cut else room):
             inside = room if datagram is None else room + len(datagram.packet) - len(enclosed.payload)
             return self._drop(DropReason.OUT_TOO_BIG, inside)
-        if profile.pad_to and dummy is None:
+        if profile.pad_to and datagram is not None:
             payload += bytes(max(min(profile.pad_to, room) - len(payload), 0))
 
         # RFC 4303 §3.3.3: never let the number cycle; OURS: not even where the peer does no anti-replay.
@@ -247,7 +238,9 @@ class ReferenceEngine(Engine):
             return self._drop_out(a, DropReason.OUT_SEQUENCE_OVERFLOW, now)
         a.sequence = sequence
         iv = a.sa.iv if a.sa.iv is not None and a.cipher.iv_octets else self._iv(a, sequence)
-        body = a.protocol.encapsulate(a.cipher, a.keys, a.sa.spi, sequence, profile.esn, iv, next_header, payload)
+        body = a.protocol.encapsulate(
+            a.cipher, a.keys, a.sa.spi, sequence, profile.esn, iv, enclosed.next_header, payload
+        )
         protocol = a.protocol.ip_protocol
         if profile.encapsulation is not None:
             body, protocol = udp.encapsulate(profile.encapsulation, *enclosed.addresses, body), UDP
@@ -255,10 +248,8 @@ class ReferenceEngine(Engine):
         return Delivered(enclosed.finish(protocol, body), a.id, sequence)
 
     def _iv(self, a: _Association, sequence: int) -> bytes:
-        if a.cipher.implicit_iv:
-            return struct.pack(">Q", sequence if a.profile.esn else sequence & 0xFFFFFFFF)
         if a.cipher.iv_from_counter:
-            return struct.pack(">Q", sequence)  # unique by construction, also where ESN is off
+            return struct.pack(">Q", sequence)  # unique, also where ESN is off; the IV of RFC 8750 §4 is the same
         if a.cipher.iv_octets == 0:
             return b""
         # RFC 3602 §3: unpredictable; a counter under a key of its own is (NIST SP 800-38A appendix C).
@@ -362,7 +353,7 @@ class ReferenceEngine(Engine):
             profile.inner,
         )
         if alarm is not Alarm.NONE:
-            shown = opened.payload[1] if opened.next_header == 4 else opened.payload[1] >> 4
+            shown = opened.payload[1] if opened.next_header == IPV4 else opened.payload[1] >> 4
             self._tell(
                 Event(EventKind.ECN_ALARM, now, sa=a.id, limit=alarm.value, inner=shown & 3, outer=datagram.header.ecn)
             )
@@ -393,7 +384,7 @@ class ReferenceEngine(Engine):
             if isinstance(content, DropReason):
                 return content
             body = content
-            protocol = PROTOCOLS["esp"]
+            protocol = esp.PROTOCOL
         else:
             by_number = next((p for p in PROTOCOLS.values() if p.ip_protocol == datagram.upper), None)
             if by_number is None:
@@ -408,13 +399,12 @@ class ReferenceEngine(Engine):
 
     def _find(self, protocol: str, spi: int, datagram: Datagram) -> _Association | None:
         """RFC 4303 §3.4.2: longest match first."""
-        if self._multicast:
-            destination, source = datagram.header.destination, datagram.header.source
-            for ends in ((destination, source), (destination,)):
-                found = self._multicast.get((spi, ends))
-                if found is not None:
-                    return found
-        return self._inbound.get((protocol, spi))
+        destination, source = datagram.header.destination, datagram.header.source
+        for ends in ((destination, source), (destination,), ()):
+            found = self._inbound.get((protocol, spi, ends))
+            if found is not None:
+                return found
+        return None
 
     def _open(self, a: _Association, body: bytes, sequence: int) -> Opened | DropReason:
         return a.protocol.decapsulate(a.cipher, a.keys, body, sequence, a.profile.esn, a.profile.check_padding)
@@ -525,7 +515,7 @@ class ReferenceEngine(Engine):
     # Batches: the same, one by one
 
     def encapsulate_many(self, sas: NDArray[np.uint64] | int, packets: Packets, now: int) -> Results:
-        ids = [sas] * len(packets) if isinstance(sas, int) else sas.tolist()
+        ids = sas.tolist() if isinstance(sas, np.ndarray) else [int(sas)] * len(packets)
         if len(ids) != len(packets):
             raise ConfigError(f"{len(ids)} SA ids for {len(packets)} packets", key="sas", expected="one a packet")
         return _results([self.encapsulate(sa, packet, now) for sa, packet in zip(ids, packets, strict=True)])
@@ -572,13 +562,17 @@ class ReferenceEngine(Engine):
         ]
 
 
+def _place(sa: SA) -> tuple[str, int, tuple[bytes, ...]]:
+    """Return where an inbound SA stands in the table that packets are looked up in."""
+    return sa.profile.protocol, sa.spi, tuple(map(packed, sa.multicast))
+
+
 def _results(verdicts: list[Verdict]) -> Results:
-    pick: Callable[[Callable[[Delivered], int]], list[int]] = lambda of: [  # noqa: E731
-        of(v) if isinstance(v, Delivered) else 0 for v in verdicts
-    ]
+    nothing = Delivered(b"", 0, 0)
+    out = [verdict if isinstance(verdict, Delivered) else nothing for verdict in verdicts]
     return Results(
-        Packets.of([v.packet if isinstance(v, Delivered) else b"" for v in verdicts]),
-        np.array([v.reason.code if isinstance(v, Dropped) else 0 for v in verdicts], np.uint8),
-        np.array(pick(lambda v: v.sa), np.uint64),
-        np.array(pick(lambda v: v.sequence), np.uint64),
+        Packets.of([delivered.packet for delivered in out]),
+        np.array([verdict.reason.code if isinstance(verdict, Dropped) else 0 for verdict in verdicts], np.uint8),
+        np.array([delivered.sa for delivered in out], np.uint64),
+        np.array([delivered.sequence for delivered in out], np.uint64),
     )

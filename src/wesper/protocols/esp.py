@@ -75,7 +75,7 @@ class _ESP(Encapsulation):
         return max(sealed - sealed % suite.block - 2, 0)
 
 
-PROTOCOL: Final = _ESP()
+PROTOCOL: Final[Encapsulation] = _ESP()
 
 
 def padding_octets(suite: Suite, payload: int) -> int:

@@ -15,7 +15,7 @@ from ..wire.esp import BEETPseudoHeader
 from ..wire.format import TruncatedHeader
 from ..wire.ipv4 import IPv4
 from ..wire.ipv6 import IPv6
-from ..wire.numbers import BEET_PSEUDO_HEADER, IPV4, IPV6, TCP, UDP
+from ..wire.numbers import BEET_PSEUDO_HEADER, IPV4, IPV6, NO_NEXT_HEADER, TCP, UDP
 from . import ecn
 from .ip import IPV4_HEADER, IPV6_HEADER, Datagram, IPAddress, adjust_checksum, checksum, packed
 
@@ -42,8 +42,12 @@ class DF(enum.Enum):
 class Outer:
     """The outer header of tunnel and BEET mode.
 
-    local, remote: this end and the other.   hop_limit: 1..255.   dscp: None copies the inner one.   copy_ecn: RFC
-    6040 normal mode; False sends Not-ECT.   flow_label: None copies an IPv6 inner packet's, 0 for IPv4.
+    local, remote: this end and the other. BEET mode takes nothing else from here: its other fields are the inner
+    packet's.
+    hop_limit: 1..255.
+    dscp: None copies the inner one.
+    copy_ecn: RFC 6040 normal mode; False sends Not-ECT.
+    flow_label: None copies an IPv6 inner packet's, 0 for IPv4.
     identification: None makes it from the sequence number where DF is clear, 0 where it is set (RFC 6864 §4.1).
     take_dscp: the inner packet gets the outer DSCP on arrival.
     """
@@ -61,8 +65,9 @@ class Outer:
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """Fixed inner addresses: the pair of a BEET SA (RFC 7402 §B.1.1), or the pair before NAT of a transport SA (RFC
-    3948 §3.1.2).
+    """Fixed inner addresses.
+
+    The pair of a BEET SA (RFC 7402 §B.1.1), or that of a transport SA before NAT (RFC 3948 §3.1.2).
     """
 
     local: IPAddress
@@ -73,8 +78,8 @@ class Inner:
 class Enclosed:
     """A packet taken apart.
 
-    next_header, payload: what is protected.   head: IP header to come in front.   link: octet of head that names what
-    follows.
+    next_header, payload: what is protected.
+    head: IP header to come in front.   link: octet of head that names what follows.
     """
 
     next_header: int
@@ -107,8 +112,9 @@ def enclose(
 ) -> Enclosed | DropReason:
     """Take a packet apart for an SA of this mode.
 
-    datagram: None for a dummy, which has an outer header only.   identification: for an outer header that may be
-    fragmented. Drops: OUT_MODE: fragments in transport and BEET mode, addresses that are not the BEET pair.
+    datagram: None for a dummy (RFC 4303 §2.6), which has an outer header only and no payload yet.
+    identification: for an outer header that may be fragmented.
+    Drops: OUT_MODE: dummies and fragments outside tunnel mode, addresses that are not the BEET pair.
     """
     if mode is Mode.TUNNEL:
         assert outer is not None
@@ -126,7 +132,7 @@ def enclose(
 def _tunnel(datagram: Datagram | None, outer: Outer, identification: int) -> Enclosed:
     if datagram is None:
         header: IPv4 | IPv6 | None = None
-        next_header, payload, dscp, codepoint, inner_df = 0, b"", 0, 0, outer.df is DF.SET
+        next_header, payload, dscp, codepoint, inner_df = NO_NEXT_HEADER, b"", 0, ecn.NOT_ECT, False
     else:
         header, payload = datagram.header, datagram.packet
         next_header = IPV4 if datagram.version == 4 else IPV6
@@ -205,7 +211,8 @@ def release(
     """Put the inner packet together.
 
     datagram: as received; the protected part, or the UDP header before it, began at `at` and link named it.
-    next_header, payload: authentic, out of it. Drops: BAD_INNER, ECN_DROP.
+    next_header, payload: authentic, out of it.
+    Drops: BAD_INNER, ECN_DROP.
     """
     if mode is Mode.TUNNEL:
         assert outer is not None
@@ -266,10 +273,7 @@ def _tunnel_in(
 def _beet_in(
     datagram: Datagram, at: int, link: int, next_header: int, payload: bytes, inner: Inner
 ) -> bytes | DropReason:
-    """RFC 7402 §B.1.6: the received header goes.
-
-    The inner one has the SA's addresses and the received one's other fields.
-    """
+    """RFC 7402 §B.1.6: the received header goes; the new one has the SA's addresses and its other fields."""
     header = datagram.header
     source, destination = packed(inner.remote), packed(inner.local)
     options = b""
