@@ -19,7 +19,7 @@ dev: python ## the same, and all that tests, docs and lints need
 	@$(PYTHON) tools/build.py --dev
 
 demo: build ## protect a capture with ESP, open it with both engines, compare, time
-	@.venv/bin/wesper demo
+	@.venv/bin/wesper demo -o build/demo
 
 test: dev ## run every check and test; ends with "N passed, M failed"
 	@.venv/bin/python tools/check.py $(CHECKS)

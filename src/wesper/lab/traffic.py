@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import WesperError
 from ..pcap import Interface, LinkType, create_capture
 from ..protocols.ip import checksum, parse, pseudo_header
 from ..wire.link import Ethernet
@@ -134,4 +135,8 @@ def _ping(here: str, there: str, sizes: tuple[int, ...]) -> None:
 
 
 if __name__ == "__main__":
-    print(make(Path(sys.argv[1])))
+    try:
+        print(make(Path(sys.argv[1])))
+    except WesperError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
