@@ -75,8 +75,14 @@ def test_inner_mtu_of_other_modes(engine_name: str, mode: Mode, suite: str) -> N
 def test_beet_into_another_family(engine_name: str) -> None:
     """40 octets of IPv6 outside, 20 of IPv4 inside: 1280 - 40 - 32 - 2 leaves 1206 behind the header."""
     pair = Pair.of(engine_name, mode=Mode.BEET, inner=Inner(A4, B4), outer=OUTER6, mtu=1280)
+    assert pair.sender.inner_mtu(pair.out) == 1226
+    assert pair.sender.inner_mtu(pair.out) == 1226
     assert len(pair.protect(ipv4(bytes(1206)))) == 1280
     assert refused_out(pair.sender, pair.out, ipv4(bytes(1207)), DropReason.OUT_TOO_BIG).mtu == 1226
+    pair = Pair.of(engine_name, mode=Mode.BEET, inner=Inner(A6, B6), outer=OUTER4, mtu=1280)
+    assert pair.sender.inner_mtu(pair.out) == 1280 - 20 - 32 - 2 + 40
+    assert len(pair.protect(ipv6(bytes(1226)))) == 1280
+    assert refused_out(pair.sender, pair.out, ipv6(bytes(1227)), DropReason.OUT_TOO_BIG).mtu == 1266
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c['case']}-{c['outer_mtu']}")

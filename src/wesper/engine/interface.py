@@ -132,8 +132,8 @@ class Engine(ABC):
     def inner_mtu(self, sa: int, now: int = 0) -> int:
         """Return the largest inner packet of an outbound SA.
 
-        Tunnel: the whole packet. Transport and BEET: a packet with an IP header without options of the SA's outer
-        version (transport: IPv4).
+        Tunnel: the whole packet. Transport and BEET: a packet whose IP header has neither options nor extension
+        headers; BEET: of the inner pair's version; transport: of the outer pair's, IPv4 if there is none.
         """
 
     @abstractmethod

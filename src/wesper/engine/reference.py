@@ -70,7 +70,8 @@ class _Association:
         self.soft = jittered(profile.soft, profile.jitter, sa.spi)
         self.hard = profile.hard
         self.sequence = sa.sequence
-        self.window = ReplayWindow(profile.window, sa.sequence) if profile.window else None
+        guarded = profile.window and sa.direction is Direction.IN
+        self.window = ReplayWindow(profile.window, sa.sequence) if guarded else None
         self.installed = self.used = now // SECOND
         self.packets = self.octets = self.replays = self.failed = 0
         self.failures_in_a_row = 0
@@ -178,7 +179,13 @@ class ReferenceEngine(Engine):
         outer = a.profile.outer
         head = ip.IPV6_HEADER if outer is not None and outer.local.version == 6 else ip.IPV4_HEADER
         inside = self._room(a, head, now)
-        return inside if a.profile.mode is Mode.TUNNEL else inside + head
+        match a.profile.mode:
+            case Mode.TUNNEL:
+                return inside
+            case Mode.BEET if a.profile.inner is not None:
+                return inside + (ip.IPV6_HEADER if a.profile.inner.local.version == 6 else ip.IPV4_HEADER)
+            case _:
+                return inside + head
 
     def set_mtu(self, sa: int, mtu: int, now: int) -> None:
         a = self._association(sa)
