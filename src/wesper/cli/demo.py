@@ -64,7 +64,7 @@ def demo(*, output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("
     kinds = Counter((packet[0] >> 4, packet[9] if packet[0] >> 4 == 4 else packet[6]) for packet in original)
     for (version, protocol), count in sorted(kinds.items()):
         console.print(f"  {count:5} packets of {PROTOCOL_NAMES.get(protocol, protocol)} over IPv{version}")
-    console.print(f"  {plain}: {len(original)} packets, a marker text is in {_marked(plain)} of them")
+    console.print(f"  {plain}: {len(original)} packets, a marker text is in {_marked(plain)} of them", soft_wrap=True)
 
     _step(console, 2, "Protected with ESP")
     keys.unlink(missing_ok=True)
@@ -75,7 +75,9 @@ def demo(*, output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("
         encrypt(batches, out, sas, tally, engine="reference")
     for sa in sas:
         console.print(f"  {sa.name:24} SPI {sa.spi or 0:#010x}  {sa.suite}")
-    console.print(f"  {protected}: {tally.done} packets protected, the marker is in {_marked(protected)} of them")
+    console.print(
+        f"  {protected}: {tally.done} packets protected, the marker is in {_marked(protected)} of them", soft_wrap=True
+    )
 
     _step(console, 3, "Before and after, field by field")
     _draw(console, plain, protected, Keyring(sas))
@@ -91,7 +93,9 @@ def demo(*, output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("
 
     _step(console, 5, "Speed on this traffic, one core")
     console.print(_speed(sas[0], original, built))
-    console.print(f"\nEverything is in {output}: try wesper dissect {protected} --keys {keys} --count 3")
+    console.print(
+        f"\nEverything is in {output}: try wesper dissect {protected} --keys {keys} --count 3", soft_wrap=True
+    )
     if faults:
         console.print(f"{faults} comparisons failed", style="bold red")
     return CHECK_FAILED if faults else 0
