@@ -193,6 +193,7 @@ def test_icmp_error_is_not_believed(engine_name: str, outer: Outer) -> None:
         quoting(protected.replace(spi, b"\x0a\xbc\x00\x02")),
         quoting(protected[: head + 4] + b"\0\0\0\2" + protected[head + 8 :]),  # not sent yet
         quoting(protected[: head + 4] + b"\x7f\0\0\1" + protected[head + 8 :]),
+        quoting(protected[: head + 4] + b"\xff\xff\xff\xff" + protected[head + 8 :]),  # before the first
         quoting(protected[:place] + stranger + protected[place + len(stranger) :]),
         quoting(protected[: 9 if head == 20 else 6] + b"\x06" + protected[10 if head == 20 else 7 :]),
         quoting(protected[: head + 3]),
@@ -298,6 +299,37 @@ def test_fragments_after_over_ipv6(engine_name: str) -> None:
     body = pieces[0][48:] + pieces[1][48:]
     whole = ipv6(body, 50, source=LEFT6, destination=RIGHT6, hop_limit=64)
     assert pair.open(whole) == Delivered(packet, pair.in_, 1)
+
+
+def test_fragments_after_in_other_modes(engine_name: str) -> None:
+    """Whole datagrams only are protected (RFC 4303 §3.3.4); what comes of them may be cut."""
+    for mode, inner in ((Mode.TRANSPORT, None), (Mode.BEET, Inner(A4, B4))):
+        pair = Pair.of(engine_name, mode=mode, inner=inner, mtu=600, fragmentation=Fragmentation.AFTER)
+        pair.sender.set_policies([Policy(Action.PROTECT, sas=((None, pair.out),))])
+        packet = ipv4(udp(bytes(1500)), UDP)
+        pieces = [delivered(v).packet for v in pair.sender.outbound(packet, 0)]
+        assert len(pieces) == 3
+        assert all(len(p) <= 600 for p in pieces)
+        assert delivered(pair.open(reassembled(pieces))).packet == packet
+
+
+def test_an_outer_header_with_df_is_not_cut(engine_name: str) -> None:
+    """What is asked to be cut after is cut before."""
+    outer = Outer(LEFT4, RIGHT4, df=DF.SET)
+    pair = Pair.of(engine_name, mtu=600, fragmentation=Fragmentation.AFTER, outer=outer)
+    pair.sender.set_policies([Policy(Action.PROTECT, sas=((None, pair.out),))])
+    verdicts = [delivered(v) for v in pair.sender.outbound(ipv4(udp(bytes(1500)), UDP), 0)]
+    assert [v.sequence for v in verdicts] == [1, 2, 3]
+    assert all(len(v.packet) <= 600 for v in verdicts)
+
+
+def test_fragment_that_ends_beyond_a_datagram(engine_name: str) -> None:
+    """No header could say where its second half belongs."""
+    pair = Pair.of(engine_name, mtu=1000)
+    pair.sender.set_policies([Policy(Action.PROTECT, sas=((None, pair.out),))])
+    for offset, pieces in ((65535 - 1503, 2), (65535 - 1495, None)):
+        verdicts = pair.sender.outbound(ipv4(bytes(1500), offset=offset // 8 * 8), 0)
+        assert verdicts == [Dropped(DropReason.OUT_TOO_BIG, 946)] if pieces is None else len(verdicts) == pieces
 
 
 @pytest.mark.parametrize("fragmentation", list(Fragmentation))

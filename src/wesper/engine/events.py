@@ -51,7 +51,8 @@ class Event:
     selector: Selector | None = None
 
 
-# RFC 4303 §4 and RFC 4301 §5: these drops leave a trace in the audit log if it is on.
+# RFC 4303 §4 and RFC 4301 §5.2: these drops leave a trace in the audit log if it is on. So do, from above the packet
+# path, packets that no policy matches (RFC 4301 §5.1).
 AUDITABLE = frozenset(
     (
         DropReason.FRAGMENT,

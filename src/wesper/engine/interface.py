@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, KeyMaterialError
-from ..protocols import PROTOCOLS, icmp, ip
+from ..protocols import PROTOCOLS, icmp, ip, udp
 from ..protocols.fragment import fragment
-from ..sa import SA, Action, Direction, Fragmentation, Mode, Policy, Profile, SAState
+from ..sa import DF, SA, Action, Direction, Fragmentation, Mode, Policy, Profile, SAState
 from ..verdict import COUNTERS, Bypassed, Delivered, Dropped, DropReason, Verdict
+from ..wire.numbers import UDP
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .batch import Packets, Results
 from .events import Event, EventKind
@@ -28,6 +29,7 @@ from .events import Event, EventKind
 SECOND = 1_000_000_000
 MTU_AGE = 600 * SECOND  # RFC 4301 §8.2.2: a learnt MTU is forgotten now and then
 ICMP_PER_SECOND = 100  # unauthenticated messages that are looked at
+LATELY = 1 << 16  # packets: how far back one may lie that an ICMP message quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,11 @@ class Options:
     """Settings of an engine.
 
     iv_key: 16 octets that make CBC's unpredictable IVs (AES of SA id and sequence number); random unless given.
-    udp_ports: local ports where ESP in UDP is looked for, besides those of installed SAs.   audit: put auditable drops
-    among the events.   events: how many are kept; further ones are counted as lost.
-    resync_failures, resync_tries: RFC 4303 appendix A3: after so many ICV failures in a row, at most once a second,
-    try so many high halves.
+    udp_ports: local ports where ESP in UDP is looked for, besides those of installed SAs.
+    audit: put auditable drops among the events.
+    events: how many are kept; further ones are counted as lost.
+    resync_failures, resync_tries: after so many ICV failures in a row, at most once a second, try so many high halves
+    (RFC 4303 appendix A3).
     """
 
     iv_key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
@@ -105,14 +108,14 @@ class Engine(ABC):
     ) -> NDArray[np.uint64]:
         """Add SAs that share a profile and return their ids.
 
-        spis: (n,).   keys: (n, key + salt octets): each row key, then salt (RFC 4106 §8.1); with a separate HMAC key,
-        then auth key (RFC 7296 §2.17).   Cost: one pass, no Python object an SA in the native engine.   Raises
-        ConfigError, and then has added none.
+        spis: (n,).   keys: (n, octets): each row key, then salt (RFC 4106 §8.1) or the HMAC's key (RFC 7296 §2.17).
+        Cost: one pass; the native engine makes no Python object for an SA.
+        Raises ConfigError, and then has added none.
         """
 
     @abstractmethod
     def remove(self, sa: int) -> None:
-        """Delete an SA and wipe its keys.   Raises ConfigError if there is none."""
+        """Delete an SA.   The native engine wipes its keys; Python can't.   Raises ConfigError if there is none."""
 
     @abstractmethod
     def state(self, sa: int) -> SAState:
@@ -124,8 +127,9 @@ class Engine(ABC):
 
     @abstractmethod
     def infer(self, sa: int, low: int) -> int | None:
-        """Return the full number that an inbound SA takes a received low half for, None if there is none (RFC 4303
-        appendix A2).
+        """Return the full number that an inbound SA takes a received low half for, None if there is none.
+
+        Source: RFC 4303 appendix A2. Raises ConfigError if there is no such SA.
         """
 
     @abstractmethod
@@ -146,8 +150,9 @@ class Engine(ABC):
     def encapsulate(self, sa: int, packet: bytes, now: int, *, tfc: bytes = b"") -> Verdict:
         """Protect one packet with this SA.
 
-        packet: from its IP header; TTL already decremented if this host forwards.   tfc: octets to append, tunnel
-        mode only. Drops: OUT_BAD_PACKET, OUT_NO_SA, OUT_EXPIRED, OUT_MODE, OUT_TOO_BIG, OUT_SEQUENCE_OVERFLOW.
+        packet: from its IP header; TTL already decremented if this host forwards.
+        tfc: octets to append, tunnel mode only.
+        Drops: OUT_BAD_PACKET, OUT_NO_SA, OUT_EXPIRED, OUT_MODE, OUT_TOO_BIG, OUT_SEQUENCE_OVERFLOW.
         """
 
     @abstractmethod
@@ -202,7 +207,10 @@ class Engine(ABC):
 
     @abstractmethod
     def drops(self) -> dict[DropReason, int]:
-        """Return how often each reason has dropped a packet; only those that have."""
+        """Return how often each reason has dropped a packet; only those that have.
+
+        NOT_FOR_US also counts what `inbound` then hands to SPD-I.
+        """
 
     @abstractmethod
     def _count(self, reason: DropReason) -> None:
@@ -214,9 +222,7 @@ class Engine(ABC):
 
     @abstractmethod
     def _recent_outbound(self, spi: int, remote: bytes) -> list[tuple[int, int]]:
-        """Return (id, last sequence number sent) of outbound SAs with this SPI and outer destination that have sent
-        packets.
-        """
+        """Return (id, last number sent) of the outbound SAs with this SPI and outer destination that have sent any."""
 
     def counters(self) -> dict[str, int]:
         """Return all counters of /proc/net/xfrm_stat, in the kernel's order."""
@@ -230,18 +236,21 @@ class Engine(ABC):
         """Do with a packet from the protected side what policy says (RFC 4301 §5.1).
 
         Returns one verdict; more where an IPv4 packet without DF had to be cut.
-        Drops: OUT_BAD_PACKET, OUT_DISCARD, OUT_NO_SA (and an ACQUIRE event), and those of encapsulate.
+        Drops: OUT_BAD_PACKET, OUT_DISCARD, OUT_NO_SA (and an ACQUIRE event: there is no SA yet, or no longer), and
+        those of encapsulate.
         """
         found = self._lookup_policy(packet, True)
         if found is None:
             return [self._drop(DropReason.OUT_BAD_PACKET)]
         index, sa = found
-        policy = None if index is None else self._policies[0][index]
-        if policy is None or policy.action is Action.DISCARD:
+        if index is None:
+            return [self._drop_unmatched(DropReason.OUT_DISCARD, packet, now)]
+        policy = self._policies[0][index]
+        if policy.action is Action.DISCARD:
             return [self._drop(DropReason.OUT_DISCARD)]
         if policy.action is Action.BYPASS:
             return [Bypassed(packet)]
-        if sa is None:
+        if sa is None or self._profile(sa) is None:
             datagram = ip.parse(packet)
             assert datagram is not None
             self._tell(Event(EventKind.ACQUIRE, now, selector=policy.selector_for(ip.flow(datagram))))
@@ -249,18 +258,15 @@ class Engine(ABC):
         return self._send(sa, packet, now)
 
     def _send(self, sa: int, packet: bytes, now: int) -> list[Verdict]:
+        """Protect a packet, cut where it has to be and may be (RFC 4301 §8.2.1)."""
         profile = self._profile(sa)
-        if profile is None or profile.mode is not Mode.TUNNEL:
-            return [self.encapsulate(sa, packet, now)]
-        if profile.fragmentation is Fragmentation.BEFORE:
-            datagram = ip.parse(packet) if len(packet) > self.inner_mtu(sa, now) else None
-            pieces = None
+        if profile is not None and _is_cut_before(profile):
+            mtu = self.inner_mtu(sa, now)
+            datagram = ip.parse(packet) if len(packet) > mtu else None
             if datagram is not None and datagram.version == 4:
-                pieces = fragment(datagram, self.inner_mtu(sa, now))
-            return [self.encapsulate(sa, piece, now) for piece in pieces or [packet]]
+                return [self.encapsulate(sa, piece, now) for piece in fragment(datagram, mtu) or [packet]]
         verdict = self.encapsulate(sa, packet, now)
-        mtu = self.state(sa).mtu
-        if not isinstance(verdict, Delivered) or len(verdict.packet) <= mtu:
+        if not isinstance(verdict, Delivered) or len(verdict.packet) <= (mtu := self.state(sa).mtu):
             return [verdict]
         outer = ip.parse(verdict.packet)
         assert outer is not None
@@ -279,7 +285,7 @@ class Engine(ABC):
         found = self._lookup_policy(packet, False)
         index = None if found is None else found[0]
         if index is None:
-            return self._drop(DropReason.IN_NO_POLICY)
+            return self._drop_unmatched(DropReason.IN_NO_POLICY, packet, now)
         if self._policies[1][index].action is Action.BYPASS:
             return Bypassed(packet)
         return self._drop(DropReason.IN_DISCARD)
@@ -299,8 +305,8 @@ class Engine(ABC):
         if claim is None or quoted is None:
             return False
         destination, protocol, body = quoted
-        if protocol == 17:
-            body = body[8:]
+        if protocol == UDP:
+            body = body[udp.HEADER :]
         elif not any(protocol == p.ip_protocol for p in PROTOCOLS.values()):
             return False
         if len(body) < 4:
@@ -308,8 +314,9 @@ class Engine(ABC):
         floor = icmp.IPV4_MINIMUM_MTU if len(destination) == 4 else icmp.IPV6_MINIMUM_MTU
         changed = False
         for sa, last in self._recent_outbound(int.from_bytes(body[:4], "big"), destination):
-            if len(body) >= 8 and (last - int.from_bytes(body[4:8], "big")) & 0xFFFFFFFF > 1 << 16:
-                continue  # not a packet that we sent lately
+            age = (last - int.from_bytes(body[4:8], "big")) & 0xFFFFFFFF
+            if len(body) >= 8 and (age > LATELY or age >= last):
+                continue
             mtu = max(claim.mtu, floor)
             if mtu < self.state(sa).mtu:
                 self.set_mtu(sa, mtu, now)
@@ -331,9 +338,37 @@ class Engine(ABC):
         self._count(reason)
         return Dropped(reason, mtu)
 
+    def _drop_unmatched(self, reason: DropReason, packet: bytes, now: int) -> Dropped:
+        """Drop a packet that no policy matches, which is auditable (RFC 4301 §5.1, §5.2)."""
+        datagram = ip.parse(packet) if self.options.audit else None
+        if datagram is not None:
+            header = datagram.header
+            self._tell(
+                Event(
+                    EventKind.AUDIT,
+                    now,
+                    reason=reason,
+                    source=header.source,
+                    destination=header.destination,
+                    flow_label=getattr(header, "flow_label", 0),
+                )
+            )
+        return self._drop(reason)
+
     @staticmethod
     def _no_such_sa(sa: int) -> ConfigError:
         return ConfigError(f"no SA has the id {sa}", key="sa", expected="an id that install returned")
+
+
+def _is_cut_before(profile: Profile) -> bool:
+    """Whether packets that are too large are cut before they are protected.
+
+    Only tunnel mode carries fragments (RFC 4303 §3.3.4), and an outer header with DF leaves no other way.
+    """
+    if profile.mode is not Mode.TUNNEL or profile.outer is None:
+        return False
+    has_df = profile.outer.local.version == 4 and profile.outer.df is DF.SET
+    return profile.fragmentation is Fragmentation.BEFORE or has_df
 
 
 def split_keys(profile: Profile, octets: int) -> tuple[int, int, int]:

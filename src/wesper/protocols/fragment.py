@@ -15,7 +15,8 @@ _FRAGMENT_HEADER = 8
 def fragment(datagram: Datagram, mtu: int, identification: int = 0) -> list[bytes] | None:
     """Return the packet in pieces of at most mtu octets, in order; the packet itself if it fits.
 
-    IPv4 packets with DF set are not cut: None, as where mtu has no room for 8 octets of payload.
+    None: not to be cut. IPv4 packets with DF set; mtu has no room for 8 octets of payload; a fragment that reaches
+    beyond the 65,535 octets that a datagram can have.
     identification: for IPv6, 32 bits; IPv4 packets have theirs.
     """
     if len(datagram.packet) <= mtu:
@@ -27,6 +28,8 @@ def fragment(datagram: Datagram, mtu: int, identification: int = 0) -> list[byte
 
 def _ipv4(datagram: Datagram, header: IPv4, mtu: int) -> list[bytes] | None:
     payload = datagram.packet[datagram.payload :]
+    if datagram.offset + len(payload) > 65535:
+        return None
     first_head = datagram.packet[: datagram.payload]
     # Options that are not to be copied stand in the first fragment only (RFC 791 §3.1, copied flag).
     copied = _copied_options(header.options)
