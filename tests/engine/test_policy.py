@@ -11,6 +11,7 @@ from wesper import (
     Action,
     AddressRange,
     Bypassed,
+    ConfigError,
     Delivered,
     Direction,
     Dropped,
@@ -277,6 +278,40 @@ def test_policy_that_names_an_sa_that_is_gone(engine_name: str) -> None:
     host.remove(number)
     with counts(host, DropReason.OUT_NO_SA):
         assert host.outbound(ipv4(), 0) == [Dropped(DropReason.OUT_NO_SA)]
+    assert [(e.kind, e.selector) for e in events(host)] == [(EventKind.ACQUIRE, Selector())]
+
+
+def test_what_no_policy_matches_is_audited(engine_name: str) -> None:
+    """RFC 4301 §5.1 and §5.2; a packet that a policy discards is not."""
+    host = engine(engine_name, audit=True)
+    packet = ipv6(flow_label=0x12345)
+    host.outbound(packet, 7)
+    host.inbound(packet, 8)
+    found = [(e.kind, e.now, e.reason, e.source, e.destination, e.flow_label) for e in events(host)]
+    ends = (A6.packed, B6.packed, 0x12345)
+    assert found == [
+        (EventKind.AUDIT, 7, DropReason.OUT_DISCARD, *ends),
+        (EventKind.AUDIT, 8, DropReason.IN_NO_POLICY, *ends),
+    ]
+    host.set_policies([Policy(DISCARD)], [Policy(DISCARD)])
+    host.outbound(packet, 7)
+    host.inbound(packet, 8)
+    assert events(host) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("protocol", 256),
+        ("protocol", -1),
+        ("local_ports", (2, 1)),
+        ("local_ports", (0, 65536)),
+        ("remote_ports", (-1, 5)),
+    ],
+)
+def test_selectors_out_of_range(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        Selector(**{field: value})
 
 
 def test_policies_do_not_bind_the_caller_of_encapsulate(engine_name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wesper import Delivered, Direction, DropReason, EventKind, Inner, Mode, Profile, UDPEncapsulation
+from wesper import ConfigError, Delivered, Direction, DropReason, EventKind, Inner, Mode, Profile, UDPEncapsulation
 
 from . import oracle
 from .packets import A4, A6, B4, LEFT4, LEFT6, RIGHT4, RIGHT6, TCP, UDP, ipv4, ipv6, patched, tcp, udp
@@ -89,6 +89,12 @@ def test_udp_length(engine_name: str) -> None:
         broken = longer[:24] + wrong.to_bytes(2, "big") + longer[26:]
         refused(pair.receiver, broken, DropReason.BAD_IP, sa=pair.in_)
     assert isinstance(pair.open(longer), Delivered)
+
+
+def test_ports_out_of_range() -> None:
+    for ports in ((-1, 4500), (4500, 65536)):
+        with pytest.raises(ConfigError, match="_port"):
+            UDPEncapsulation(*ports)
 
 
 def test_ports(engine_name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import ConfigError
 from ..verdict import DropReason
 from ..wire.numbers import UDP as UDP_PROTOCOL
 from ..wire.udp import IPSEC_NAT_T_PORT, NAT_KEEPALIVE, NON_ESP_MARKER, UDP
@@ -16,13 +17,18 @@ HEADER = 8
 class UDPEncapsulation:
     """UDP around an SA's packets.
 
-    local_port, remote_port: as this host sees them.   checksum: compute it; None: not over IPv4 (RFC 3948 §2.1 wants
-    0 there), computed over IPv6.
+    local_port, remote_port: as this host sees them.
+    checksum: compute it; None: not over IPv4 (RFC 3948 §2.1 wants 0 there), computed over IPv6.
     """
 
     local_port: int = IPSEC_NAT_T_PORT
     remote_port: int = IPSEC_NAT_T_PORT
     checksum: bool | None = None
+
+    def __post_init__(self) -> None:
+        for key, port in (("local_port", self.local_port), ("remote_port", self.remote_port)):
+            if not 0 <= port <= 0xFFFF:
+                raise ConfigError(f"port {port}", key=f"encapsulation.{key}", expected="0..65535")
 
 
 def encapsulate(encapsulation: UDPEncapsulation, source: bytes, destination: bytes, body: bytes) -> bytes:

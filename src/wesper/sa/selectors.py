@@ -9,6 +9,7 @@ from typing import Final
 
 from ..errors import ConfigError
 from ..protocols.ip import Flow
+from ..wire.numbers import ICMP, ICMPV6, MOBILITY
 
 
 class Opaque(enum.Enum):
@@ -53,9 +54,9 @@ class AddressRange:
 class Selector:
     """One set of traffic.   Empty and None mean ANY.
 
-    local, remote: address ranges.   protocol: next layer, 0..255.   local_ports, remote_ports: (first, last), or
-    OPAQUE; for ICMP local_ports is the range of 256 x type + code (RFC 7296 §3.13.1), for the mobility header 256 x
-    MH type.
+    local, remote: address ranges.   protocol: next layer, 0..255.
+    local_ports, remote_ports: (first, last), or OPAQUE. For ICMP either is the range of 256 x type + code
+    (RFC 7296 §3.13.1), for the mobility header of 256 x MH type.
     """
 
     local: tuple[AddressRange, ...] = ()
@@ -63,6 +64,13 @@ class Selector:
     protocol: int | None = None
     local_ports: tuple[int, int] | Opaque | None = None
     remote_ports: tuple[int, int] | Opaque | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol is not None and not 0 <= self.protocol <= 255:
+            raise ConfigError(f"protocol {self.protocol}", key="protocol", expected="0..255")
+        for key, ports in (("local_ports", self.local_ports), ("remote_ports", self.remote_ports)):
+            if isinstance(ports, tuple) and not 0 <= ports[0] <= ports[1] <= 0xFFFF:
+                raise ConfigError(f"ports {ports[0]}-{ports[1]}", key=key, expected="first-last in 0..65535")
 
     def matches(self, flow: Flow, *, outbound: bool) -> bool:
         """Whether the flow of a packet is in this set.   outbound: local is the source, else the destination."""
@@ -81,7 +89,7 @@ class Selector:
 
 def local_and_remote_ports(flow: Flow, *, outbound: bool) -> tuple[int | None, int | None]:
     """Return the two port values of a flow as selectors see them, None where OPAQUE."""
-    if flow.protocol in (1, 58, 135):
+    if flow.protocol in (ICMP, ICMPV6, MOBILITY):
         both = None if flow.first is None else flow.first << 8 | (flow.second or 0)
         return both, both
     return (flow.first, flow.second) if outbound else (flow.second, flow.first)
@@ -107,8 +115,9 @@ class Action(enum.Enum):
 class Policy:
     """One SPD entry.
 
-    selectors: sets of traffic, any of which matches; empty matches all.   sas: for PROTECT outbound the SA ids that
-    may carry it, as (DSCP values or None for all, id): the first whose DSCP set holds the packet's (RFC 4301 §4.1).
+    selectors: sets of traffic, any of which matches; empty matches all.
+    sas: for PROTECT outbound the SAs that may carry it, as (DSCP values or None for all, id): the first whose DSCP set
+    holds the packet's (RFC 4301 §4.1).
     populate_from_packet: names out of "local", "remote", "protocol", "local_ports", "remote_ports" whose value an SA
     to be made takes from the packet (PFP flags, RFC 4301 §4.4.1.2).
     """
