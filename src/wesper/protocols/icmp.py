@@ -17,12 +17,16 @@ from .ip import IPV4_HEADER, IPV6_HEADER, Datagram, IPAddress, checksum, packed,
 IPV4_MINIMUM_MTU = 576  # RFC 4301 §8.2: below it nothing an ICMP message says is believed
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
 
+_ICMP_ERRORS = (3, 4, 5, 11, 12)  # RFC 1122 §3.2.2
+_ICMPV6_REDIRECT = 137  # RFC 4443 §2.4 (e.2); errors are those below 128
+
 
 def packet_too_big(packet: bytes, mtu: int, source: IPAddress) -> bytes | None:
     """Return the ICMP error that tells packet's sender the largest size, None if it must not get one.
 
-    packet: as it came from the protected side.   mtu: inner MTU.   source: address of this host that speaks, of
-    packet's IP version. Source: RFC 1191 §4 (type 3, code 4), RFC 4443 §3.2 (type 2, code 0).
+    packet: as it came from the protected side.   mtu: inner MTU.
+    source: address of this host that speaks, of packet's IP version.
+    Source: RFC 1191 §4 (type 3, code 4), RFC 4443 §3.2 (type 2, code 0).
     """
     return _error(packet, source, (3, 4, mtu & 0xFFFF), (2, 0, mtu))
 
@@ -55,23 +59,19 @@ def _message(kind: int, code: int, rest: int, quoted: bytes, pseudo: bytes) -> b
 
 
 def _may_answer(datagram: Datagram) -> bool:
-    """RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e).
+    """Whether the sender may get an error: not about errors and later fragments, and only if it is one host.
 
-    Never about errors, later fragments, or to an address that is not one host's.
+    Source: RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e).
     """
-    source = datagram.header.source
+    source, destination = datagram.header.source, datagram.header.destination
     if datagram.offset or not any(source):
         return False
+    kind = datagram.packet[datagram.upper_at] if datagram.upper_at < len(datagram.packet) else 0
     if datagram.version == 4:
-        if source[0] >= 224 or source[0] == 127 or datagram.header.destination[0] >= 224:
-            return False
-        errors = (3, 4, 5, 11, 12)
-        return not (
-            datagram.protocol == ICMP and datagram.packet[datagram.payload :][:1] in [bytes((e,)) for e in errors]
-        )
-    if source[0] == 0xFF:
-        return False
-    return not (datagram.upper == ICMPV6 and datagram.packet[datagram.upper_at :][:1] < b"\x80")
+        is_host = source[0] < 224 and source[0] != 127 and destination[0] < 224
+        return is_host and not (datagram.upper == ICMP and kind in _ICMP_ERRORS)
+    is_error = datagram.upper == ICMPV6 and (kind < 128 or kind == _ICMPV6_REDIRECT)
+    return source[0] != 0xFF and not is_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,9 @@ class TooBig:
 
 
 def read_too_big(packet: bytes) -> TooBig | None:
-    """Return the claim of a "fragmentation needed" or "packet too big" message, None if packet is none or its
-    checksum is wrong.
+    """Return the claim of a "fragmentation needed" or "packet too big" message.
+
+    None if packet is no such message or its checksum is wrong.
     """
     datagram = parse(packet)
     if datagram is None or datagram.fragment:
@@ -109,9 +110,9 @@ def read_too_big(packet: bytes) -> TooBig | None:
 
 
 def quoted_packet(quoted: bytes) -> tuple[bytes, int, bytes] | None:
-    """Return destination, protocol and what follows of a quoted packet, whose end may be missing.
+    """Return destination, protocol and what follows the IP header of a quoted packet, whose end may be missing.
 
-    None if its header is cut.
+    None if its header is cut. IPv6 extension headers are not walked.
     """
     if len(quoted) >= IPV4_HEADER and quoted[0] >> 4 == 4:
         return quoted[16:20], quoted[9], quoted[4 * (quoted[0] & 15) :]

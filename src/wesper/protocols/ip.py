@@ -41,7 +41,7 @@ class Datagram:
 
     header: IPv4 or the fixed IPv6 header.   packet: cut to the length that the header tells.
     protocol, payload, link: the first header that is for the destination alone, where it begins, and where the octet
-    lies that names it: behind IPv4 options, or behind hop-by-hop, routing and fragment headers and those
+    lies that names it. It stands behind IPv4 options, or behind hop-by-hop, routing and fragment headers and those
     destination options that a routing header follows. Transport mode protects from here on (RFC 4303 §3.1.1).
     upper, upper_at, upper_link: the same for the upper layer, past all IPv6 extension headers.
     fragment: offset not zero, or more to follow.   offset: octets in front of this fragment's payload.
@@ -69,8 +69,7 @@ class Datagram:
 
 
 def parse(packet: bytes) -> Datagram | None:
-    """Read one IP packet.   Trailing octets are cut.   Returns None if it is not IP or its lengths contradict each
-    other.
+    """Read one IP packet; octets behind it are cut.   None if it is not IP or its lengths contradict each other.
 
     Source: RFC 791 §3.1, RFC 8200 §3 and §4.
     """
@@ -154,8 +153,8 @@ def pseudo_header(source: bytes, destination: bytes, protocol: int, octets: int)
 class Flow:
     """What selectors look at (RFC 4301 §4.4.1.1).
 
-    first, second: ports, or ICMP type and code; None where the packet does not show them (OPAQUE): no such fields, or a
-    fragment that is not the first.
+    first, second: ports, or ICMP type and code. None, OPAQUE, where the packet does not show them: its protocol has
+    none, or it is a fragment and not the first.
     """
 
     version: int
