@@ -63,13 +63,14 @@ def test_keepalive(engine_name: str) -> None:
         refused(pair.receiver, datagram(data), DropReason.TRUNCATED_HEADER, sa=pair.in_)
 
 
-def test_non_esp_marker(engine_name: str) -> None:
+def test_markers_of_other_protocols(engine_name: str) -> None:
+    """0 stands in front of IKE (RFC 3948 §2.2), 2 in front of WESP (RFC 5840 §2.1)."""
     pair = Pair.of(engine_name, encapsulation=PORTS)
-    for data in (bytes(4), bytes(4) + b"IKE", bytes(40)):
+    for data in (bytes(4), bytes(4) + b"IKE", bytes(40), b"\0\0\0\2", b"\0\0\0\2" + bytes(40)):
         refused(pair.receiver, datagram(data), DropReason.NOT_FOR_US, sa=pair.in_)
 
 
-@pytest.mark.parametrize("spi", [1, 2, 255, 256, 0xFFFFFFFF])
+@pytest.mark.parametrize("spi", [1, 3, 255, 256, 0xFFFFFFFF])
 def test_other_first_words(engine_name: str, spi: int) -> None:
     """Reserved SPIs have no SA; nothing is answered."""
     pair = Pair.of(engine_name, encapsulation=PORTS)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import ConfigError
 from ..verdict import DropReason
 from ..wire.numbers import UDP as UDP_PROTOCOL
-from ..wire.udp import IPSEC_NAT_T_PORT, NAT_KEEPALIVE, NON_ESP_MARKER, UDP
+from ..wire.udp import IPSEC_NAT_T_PORT, NAT_KEEPALIVE, NON_ESP_MARKER, UDP, WESP_IDENTIFIER
 from .ip import checksum, pseudo_header
 
 HEADER = 8
@@ -53,7 +53,7 @@ def content(payload: bytes) -> bytes | DropReason:
     """Return what an IPsec datagram carries, or why it is no protocol of ours.
 
     payload: from the UDP header to the end of the IP packet; the UDP length may be less and counts.
-    Source: RFC 3948 §2, §2.2, §2.3.
+    Source: RFC 3948 §2, §2.2, §2.3; RFC 5840 §2.1.
     """
     octets = (payload[4] << 8) | payload[5]
     if not HEADER <= octets <= len(payload):
@@ -63,6 +63,6 @@ def content(payload: bytes) -> bytes | DropReason:
         return DropReason.KEEPALIVE
     if len(body) < 4:
         return DropReason.TRUNCATED_HEADER
-    if body[:4] == NON_ESP_MARKER:
+    if body[:4] in (NON_ESP_MARKER, WESP_IDENTIFIER):
         return DropReason.NOT_FOR_US
     return body

@@ -8,6 +8,7 @@ from .format import Header, bits
 
 NAT_KEEPALIVE: Final = b"\xff"  # RFC 3948 §2.3
 NON_ESP_MARKER: Final = bytes(4)  # RFC 3948 §2.2
+WESP_IDENTIFIER: Final = bytes((0, 0, 0, 2))  # RFC 5840 §2.1: the reserved SPI 2
 IPSEC_NAT_T_PORT: Final = 4500  # RFC 3948 §2.1
 
 
