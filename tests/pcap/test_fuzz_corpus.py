@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 FUZZ = Path(__file__).parents[2] / "fuzz"
-INPUTS = [path for target in ("capture", "ip_offset") for path in sorted((FUZZ / "corpus" / target).iterdir())]
+TARGETS = ("capture", "dissect", "ip_offset", "keys_esp_sa", "keys_toml")
+INPUTS = [path for target in TARGETS for path in sorted((FUZZ / "corpus" / target).iterdir())]
 
 
 def one_input(target: str) -> Callable[[bytes], None]:

@@ -14,8 +14,9 @@
 >>> sas = parse_keys(text, "toml", "office.toml")
 >>> sas[0]
 StaticSA(suite='aes-gcm-16', spi=4096, mode=Mode.TUNNEL)
->>> print(write_esp_sa(sas)[0].split('"0x00')[0])
-"IPv4","192.0.2.1","192.0.2.2","0x00001000","AES-GCM with 16 octet ICV [RFC4106]",
+>>> _, line = write_esp_sa(sas)[0].splitlines()
+>>> line.split(",")[:5]
+['"IPv4"', '"192.0.2.1"', '"192.0.2.2"', '"0x00001000"', '"AES-GCM with 16 octet ICV [RFC4106]"']
 """
 
 from .esp_sa import read_esp_sa, write_esp_sa
