@@ -33,6 +33,8 @@ def packet_too_big(packet: bytes, mtu: int, source: IPAddress) -> bytes | None:
 
 def prohibited(packet: bytes, source: IPAddress) -> bytes | None:
     """Return the ICMP error for a packet that policy refuses (RFC 4301 §5.1.1: type 3 code 13, type 1 code 1)."""
+    if packet[:1] >= b"\x60" and packet[24:25] == b"\xff":
+        return None  # RFC 4443 §2.4 (e.3): of packets to a group only their size may be told
     return _error(packet, source, (3, 13, 0), (1, 1, 0))
 
 
