@@ -1,4 +1,4 @@
-"""Any octets as a packet behind any link type: fields inside the packet, no two at one place, and a diagram of 32 bits a row."""
+"""Any octets as a packet behind any link type: fields inside it, no two at one place, and diagrams of 32 bits a row."""
 
 from __future__ import annotations
 

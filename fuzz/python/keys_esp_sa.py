@@ -28,7 +28,8 @@ def one_input(octets: bytes) -> None:
 
 
 def check_line(line: int | None, text: str) -> None:
-    assert line is not None and 0 < line <= text.count("\n") + 1
+    assert line is not None
+    assert 0 < line <= text.count("\n") + 1
 
 
 def main() -> None:
