@@ -130,6 +130,15 @@ def test_sender_crosses_the_halves(engine_name: str) -> None:
         assert pair.open(delivered(verdict).packet) == Delivered(PACKET, pair.in_, number)
 
 
+@pytest.mark.parametrize("window", [0, 64])
+def test_state_of_the_sender(engine_name: str, window: int) -> None:
+    """Its last number used, whether or not the peer has a window."""
+    pair = Pair.of(engine_name, window=window, sequence=41)
+    assert pair.sender.state(pair.out).sequence == 41
+    pair.protect()
+    assert pair.sender.state(pair.out).sequence == 42
+
+
 @pytest.mark.parametrize("suite", oracle.SUITES)
 @pytest.mark.parametrize(("esn", "last"), [(False, (1 << 32) - 1), (True, (1 << 64) - 1)])
 @pytest.mark.parametrize("window", [0, 64])

@@ -287,14 +287,8 @@ impl Engine {
         Ok(())
     }
 
-    fn _recent_outbound(&self, spi: u32, remote: &[u8]) -> Vec<(u64, u64)> {
-        let remote = if let Ok(octets) = <[u8; 4]>::try_from(remote) {
-            IpAddr::from(octets)
-        } else if let Ok(octets) = <[u8; 16]>::try_from(remote) {
-            IpAddr::from(octets)
-        } else {
-            return Vec::new();
-        };
-        self.core.recent_outbound(spi, remote)
+    fn _recent_outbound(&self, spi: u32, remote: &Bound<'_, PyAny>) -> PyResult<Vec<(u64, u64)>> {
+        let remote = events::address(remote)?;
+        Ok(remote.map(|remote| self.core.recent_outbound(spi, remote)).unwrap_or_default())
     }
 }

@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyBytes};
 use wesper_core::events as core;
+use wesper_core::verdict::DropReason;
 
 use crate::policies::{self, Selector};
 use crate::verdicts::Verdicts;
@@ -43,16 +44,32 @@ pub(crate) fn to_python<'py>(py: Python<'py>, event: &core::Event) -> PyResult<B
     module.getattr("Event")?.call((kind, event.now), Some(&fields.into_py_dict(py)?))
 }
 
-/// Reads a `wesper.Event` of a kind that Python decides: an SA is wanted, or a path's MTU was learnt.
+/// The kinds that are decided above the packet path, in Python.
+const FROM_ABOVE: [core::EventKind; 3] =
+    [core::EventKind::Acquire, core::EventKind::MtuChanged, core::EventKind::Audit];
+
+/// Reads a `wesper.Event` of a kind that Python decides.
 pub(crate) fn from_python(event: &Bound<'_, PyAny>) -> PyResult<core::Event> {
     let kind: String = event.getattr("kind")?.getattr("value")?.extract()?;
-    let kind = [core::EventKind::Acquire, core::EventKind::MtuChanged].into_iter().find(|known| known.name() == kind);
+    let kind = FROM_ABOVE.into_iter().find(|known| known.name() == kind);
     let kind = kind.ok_or_else(|| PyValueError::new_err("an event of a kind that the engine alone raises"))?;
+    let reason = event.getattr("reason")?;
+    let code: Option<u8> = if reason.is_none() { None } else { Some(reason.getattr("code")?.extract()?) };
     let selector: Option<Selector> = event.getattr("selector")?.extract()?;
     Ok(core::Event {
         sa: event.getattr("sa")?.extract()?,
+        reason: DropReason::ALL.into_iter().find(|reason| Some(*reason as u8) == code),
+        source: address(&event.getattr("source")?)?,
+        destination: address(&event.getattr("destination")?)?,
+        flow_label: event.getattr("flow_label")?.extract()?,
         mtu: event.getattr("mtu")?.extract()?,
         selector: selector.map(|selector| Box::new(selector.into())),
         ..core::Event::new(kind, event.getattr("now")?.extract()?)
     })
+}
+
+/// Reads 4 or 16 octets; none if there are not so many.
+pub(crate) fn address(octets: &Bound<'_, PyAny>) -> PyResult<Option<IpAddr>> {
+    let octets = octets.cast::<PyBytes>()?.as_bytes();
+    Ok(<[u8; 4]>::try_from(octets).map(IpAddr::from).or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok())
 }

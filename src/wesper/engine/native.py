@@ -99,8 +99,9 @@ class NativeEngine(_native.Engine, Engine):
         if spis.ndim != 1 or keys.ndim != 2 or len(spis) != len(keys):
             raise ConfigError("arrays that do not go together", key="keys", expected="one row a SPI")
         split_keys(profile, keys.shape[1])
-        if len(spis) and int(spis.min()) < SPI_FIRST:
-            raise ConfigError(f"SPI {int(spis.min()):#x}", key="spi", expected="0x100..0xffffffff")
+        reserved = spis[spis < SPI_FIRST]
+        if len(reserved):
+            raise ConfigError(f"SPI {int(reserved[0]):#x}", key="spi", expected="0x100..0xffffffff")
         outbound = direction is Direction.OUT
         rows = np.ascontiguousarray(keys, np.uint8).reshape(-1)
         spis = np.ascontiguousarray(spis, np.uint32)
