@@ -128,6 +128,7 @@ STACKS: list[tuple[str, bytes, int, list[str]]] = [
     ("esp-udp", ipv4(udp(sealed(INNER)[20:], 4500, 9), 17), LinkType.RAW, ["ip", "udp", "esp", "data"]),
     ("keepalive", ipv4(udp(b"\xff", 4500, 9), 17), LinkType.RAW, ["ip", "udp", "data"]),
     ("ike", ipv4(udp(bytes(4) + b"IKE", 4500, 9), 17), LinkType.RAW, ["ip", "udp", "data", "data"]),
+    ("short", ipv4(udp(b"hello", 4500, 9), 17), LinkType.RAW, ["ip", "udp", "data"]),
     ("gre", ipv4(bytes(8), 47), LinkType.RAW, ["ip", "data"]),
 ]
 
@@ -230,6 +231,7 @@ PROBLEMS: list[tuple[str, bytes, str]] = [
     ("payload length", ipv6(b"12345678", 59)[:-1], "ipv6.plen is 8, and 7 octets follow"),
     ("udp length", ipv4(udp(octets=99), 17), "udp.length is 99, and there are 12 octets"),
     ("short udp", ipv4(b"1234", 17), "udp: the packet ends in udp.length"),
+    ("short esp in udp", ipv4(udp(b"hello", 9, 4500), 17), "too short for ESP: 5 octets"),
     ("short esp", ipv4(b"123456", 50), "esp: the packet ends in esp.sequence"),
     ("inner version", ipv4(b"\x10", 4), "IP version 1"),
     ("no SA", sealed(INNER, spi=0x9999), "no SA in the key file for SPI 0x00009999"),

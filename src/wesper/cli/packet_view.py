@@ -51,34 +51,38 @@ def drawn(layer: Layer, data_octets: int = 64) -> Iterator[str]:
     """Yield the lines of a layer's bit diagram, 32 bits a row, each field with name and value where there is room."""
     yield from _RULER
     yield _RULE
-    column, line = 0, "|"
+    run: list[Value] = []
     for value in layer.values:
         if value.bits > 64 and value.field.form != "address":
-            if column:
-                yield from _ended(line, column)
-                column, line = 0, "|"
+            yield from _rows(run)
+            run = []
             yield from _wide(value, data_octets)
-            continue
-        left, shown = value.bits, False
-        while left:
-            width = min(left, _ROW_BITS - column)
-            rest = left - width
-            label = "" if shown else _label(value, 2 * width - 1, last=not rest)
-            shown = shown or bool(label)
+        else:
+            run.append(value)
+    yield from _rows(run)
+
+
+def _rows(values: list[Value]) -> Iterator[str]:
+    """Yield the rows of fields of fixed width, and the rule below each: none where a field goes on in the next row."""
+    owners = [index for index, value in enumerate(values) for _ in range(value.bits)]
+    named: set[int] = set()
+    for start in range(0, len(owners), _ROW_BITS):
+        row, below = owners[start : start + _ROW_BITS], owners[start + _ROW_BITS : start + 2 * _ROW_BITS]
+        line, at = "|", 0
+        while at < len(row):
+            width = row[at:].count(row[at])
+            last = row[at] not in below
+            label = "" if row[at] in named else _label(values[row[at]], 2 * width - 1, last=last)
+            if label:
+                named.add(row[at])
             line += f"{label:^{2 * width - 1}}|"
-            column, left = column + width, rest
-            if column == _ROW_BITS:
-                yield line
-                # No rule through a field that goes on below
-                yield _RULE if not left else "+" + " " * (2 * _ROW_BITS - 1) + "+"
-                column, line = 0, "|"
-    if column:
-        yield from _ended(line, column)
-
-
-def _ended(line: str, column: int) -> Iterator[str]:
-    yield line
-    yield "+" + "-+" * column
+            at += width
+        yield line
+        ruled = [column >= len(below) or below[column] != owner for column, owner in enumerate(row)]
+        yield "+" + "".join(
+            ("-" if drawn_here else " ") + ("+" if drawn_here or drawn_next else " ")
+            for drawn_here, drawn_next in zip(ruled, [*ruled[1:], True], strict=True)
+        )
 
 
 def _label(value: Value, room: int, *, last: bool) -> str:
@@ -115,15 +119,13 @@ def _table(layer: Layer, data_octets: int, meanings: bool) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(justify="right", style="dim", no_wrap=True, min_width=9)
     table.add_column(style="green" if layer.decrypted else "cyan", no_wrap=True, min_width=22)
-    table.add_column(min_width=24, overflow="fold")
-    table.add_column(style="dim", no_wrap=True)
-    if meanings:
-        table.add_column(style="dim italic")
+    table.add_column(min_width=17 if meanings else 24, overflow="fold")
+    table.add_column(style="dim")
     for value in layer.values:
         # A source that the heading names already need not be said again
         source = "" if value.field.source == layer.source else value.field.source
-        row: list[RenderableType] = [value.place, value.name, _value(value, data_octets), source]
-        table.add_row(*row, *([value.field.meaning] if meanings else []))
+        about = "; ".join(part for part in (value.field.meaning, source) if part) if meanings else source
+        table.add_row(value.place, value.name, _value(value, data_octets), about)
     return table
 
 
@@ -141,7 +143,7 @@ def _value(value: Value, data_octets: int) -> Text:
 
 
 def _hex_lines(octets: bytes) -> Iterable[Text]:
-    for at in range(0, len(octets), 16):
-        part = octets[at : at + 16]
+    for at in range(0, len(octets), 8):
+        part = octets[at : at + 8]
         printable = "".join(chr(octet) if 32 <= octet < 127 else "." for octet in part)
-        yield Text(f"{part.hex(' '):<48}").append(f"{printable}", style="dim")
+        yield Text(f"{part.hex(' '):<25}").append(printable, style="dim")

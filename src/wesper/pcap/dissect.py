@@ -26,9 +26,11 @@ from .opener import HALVES
 MAX_DEPTH = 16
 """Packets inside packets: deeper ones are shown as data."""
 
-_PADDING = Field("padding", "pad", 0, "RFC 4303 §2.4", "1, 2, 3, ...", raw=True, variable=True)
-_ICV = Field("icv", "icv", 0, "RFC 4303 §2.8", "integrity check value", raw=True, variable=True)
-_TFC = Field("tfc_padding", "tfc_pad", 0, "RFC 4303 §2.7", "behind the inner packet", raw=True, variable=True)
+_PADDING = Field("padding", "pad", 0, "RFC 4303 §2.4", "1, 2, 3, ...", form="hex", raw=True, variable=True)
+_ICV = Field("icv", "icv", 0, "RFC 4303 §2.8", "integrity check value", form="hex", raw=True, variable=True)
+_TFC = Field(
+    "tfc_padding", "tfc_pad", 0, "RFC 4303 §2.7", "behind the inner packet", form="hex", raw=True, variable=True
+)
 _EXTENSIONS = {
     numbers.HOP_BY_HOP: ("ipv6.hopopts", "IPv6 hop-by-hop options", "RFC 8200 §4.3"),
     numbers.ROUTING: ("ipv6.routing", "IPv6 routing header", "RFC 8200 §4.4"),
@@ -256,6 +258,10 @@ class _Walk:
         elif found is DropReason.NOT_FOR_US:
             self._rest(inside, inside + 4, "RFC 3948 §2.2", title="Non-ESP marker")
             self._rest(inside + 4, at + octets, "RFC 7296 §3.1", title="IKE")
+        elif octets - UDP.SIZE < ESP.SIZE:
+            if layer.value("destination_port") == IPSEC_NAT_T_PORT:
+                self.result.fail(f"too short for ESP: {octets - UDP.SIZE} octets")
+            self._rest(inside, at + octets, "RFC 3948 §2.1", title="Too short for ESP")
         else:
             self._esp(inside, at + octets, header)
 

@@ -163,7 +163,7 @@ def read_layer(
 
 def data_layer(data: bytes, at: int, source: str, *, title: str = "Data", name: str = "data") -> Layer:
     """Return a layer of octets that nothing here looks into."""
-    what = Field("data", "data", 0, source, "octets that no header here describes", raw=True, variable=True)
+    what = Field("data", "data", 0, source, "octets that no header here describes", form="hex", raw=True, variable=True)
     layer = Layer(name, title, source, at, octets=len(data))
     if data:
         layer.values.append(Value(what, f"{name}.data" if name != "data" else "data", data, 8 * at, 8 * len(data)))

@@ -191,7 +191,7 @@ def _count(info: Info, record: Record) -> None:
         ports = udp.ports(body)
         if ports is not None and IPSEC_NAT_T_PORT in ports:
             content = udp.content(body)
-            in_udp = not isinstance(content, DropReason)
+            in_udp = isinstance(content, bytes) and not isinstance(ESP.locate(content), DropReason)
             name = "ESP in UDP" if in_udp else _on_our_port(content)
             body = content if isinstance(content, bytes) else b""
     info.protocols[f"{version} {name}"] += 1
