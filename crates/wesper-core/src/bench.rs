@@ -3,6 +3,8 @@
 //! Each returns nanoseconds of work alone: set-up, and sealing what is then opened, are not in them.
 //! Alternate what is compared, in one run, and take medians: this module times, it does not judge.
 
+mod esp;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,8 @@ use crate::aead::{Associated, Context, KeyError, Nonce, Provider};
 use crate::rows::Row;
 use crate::sad::{Inbound, InstallError, NOT_FOUND, SpiHash, probe_many};
 use crate::suite::Suite;
+
+pub use esp::{EspBench, MAX_INNER_OCTETS};
 
 /// Octets from one buffer of the ring to the next.
 pub const SLOT_OCTETS: usize = 2048;
@@ -28,8 +32,11 @@ pub enum Direction {
 }
 
 /// A provider alone: no SA, no header, 8 octets of AAD, a ring of distinct buffers in one allocation.
+///
+/// Each end has its own expanded keys, as two hosts have.
 pub struct ProviderBench {
     contexts: Vec<Context>,
+    openers: Vec<Context>,
     suite: &'static Suite,
     buffers: Vec<u8>,
     body_octets: usize,
@@ -57,6 +64,7 @@ impl ProviderBench {
         let body_octets = body_octets.min(MAX_BODY_OCTETS) / suite.block_octets * suite.block_octets;
         Ok(Self {
             contexts: (0..keys.max(1)).map(context).collect::<Result<_, _>>()?,
+            openers: (0..keys.max(1)).map(context).collect::<Result<_, _>>()?,
             suite,
             buffers: vec![0x2a; slots.max(1) * SLOT_OCTETS],
             body_octets,
@@ -100,7 +108,7 @@ impl ProviderBench {
 
     #[inline(never)]
     fn open_round(&mut self, first: u64) {
-        let (contexts, suite, octets) = (&self.contexts, self.suite, self.body_octets);
+        let (contexts, suite, octets) = (&self.openers, self.suite, self.body_octets);
         for ((number, slot), context) in
             (first..).zip(self.buffers.chunks_exact_mut(SLOT_OCTETS)).zip(contexts.iter().cycle())
         {

@@ -68,12 +68,12 @@ impl Engine {
             return self.receiver().half.install(profile, sa, now);
         }
         let mut serial = lock(&self.serial);
-        let next = *serial;
+        let id = match way {
+            Way::Outbound => self.sender().half.install(profile, sa, *serial, now)?,
+            Way::Inbound => self.receiver().half.install_multicast(profile, sa, *serial, now)?,
+        };
         *serial += 1;
-        match way {
-            Way::Outbound => self.sender().half.install(profile, sa, next, now),
-            Way::Inbound => self.receiver().half.install_multicast(profile, sa, next, now),
-        }
+        Ok(id)
     }
 
     /// Adds SAs that share a profile and returns their ids; on an error none has been added.

@@ -50,6 +50,8 @@ pub(crate) struct Form {
     iv: Iv,
     around: Around,
     esn: bool,
+    /// The IV is the sequence number, sent, and the ICV the cipher's own; no padding but to 32-bit words.
+    is_usual: bool,
     iv_octets: u8,
     icv_octets: u8,
     /// The ciphertext is a multiple of this and one more: a mask.
@@ -63,6 +65,20 @@ pub(crate) struct Numbers {
     /// All 64 bits.
     pub(crate) sequence: u64,
     pub(crate) salt: [u8; 4],
+}
+
+impl Numbers {
+    /// SPI and low half, as sent.
+    #[inline(always)]
+    fn header(&self) -> [u8; HEADER] {
+        (u64::from(self.spi) << 32 | self.sequence & 0xffff_ffff).to_be_bytes()
+    }
+
+    /// SPI and the whole sequence number, then four octets of no meaning.
+    #[inline(always)]
+    fn extended(&self) -> [u8; 16] {
+        (u128::from(self.spi) << 96 | u128::from(self.sequence) << 32).to_be_bytes()
+    }
 }
 
 impl Form {
@@ -82,6 +98,7 @@ impl Form {
                 (true, true) => Around::Split,
             },
             esn,
+            is_usual: suite.iv_octets == 8 && !separate && suite.block_octets <= 4,
             iv_octets: suite.iv_octets as u8,
             icv_octets: suite.icv_octets as u8,
             // RFC 4303 §2.4: whole blocks, and at least whole 32-bit words.
@@ -92,6 +109,12 @@ impl Form {
     #[inline(always)]
     pub(crate) fn iv(&self) -> Iv {
         self.iv
+    }
+
+    /// Says whether [`Self::seal_usual`] and [`Self::open_usual`] do for this suite.
+    #[inline(always)]
+    pub(crate) fn is_usual(&self) -> bool {
+        self.is_usual
     }
 
     /// Octets in front of the ciphertext.
@@ -157,9 +180,7 @@ impl Form {
         frame: &mut [u8],
     ) -> Result<(), SealError> {
         let (header, rest) = frame.split_first_chunk_mut::<HEADER>().ok_or(SealError::BodyLength)?;
-        let [s0, s1, s2, s3] = numbers.spi.to_be_bytes();
-        let [h0, h1, h2, h3, l0, l1, l2, l3] = numbers.sequence.to_be_bytes();
-        *header = [s0, s1, s2, s3, l0, l1, l2, l3];
+        *header = numbers.header();
         let iv = match iv {
             Some(iv) => iv,
             None if self.iv == Iv::Implicit => widen(self.implicit_iv(numbers.sequence)),
@@ -174,13 +195,65 @@ impl Form {
         let body_octets = rest.len().checked_sub(usize::from(self.icv_octets)).ok_or(SealError::BodyLength)?;
         let (body, icv) = rest.split_at_mut_checked(body_octets).ok_or(SealError::BodyLength)?;
         write_trailer(body.get_mut(payload..).ok_or(SealError::BodyLength)?, next_header);
-        let front = [s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3];
+        let front = numbers.extended();
         let associated = match self.around {
             Around::Short => Associated::front(header),
-            Around::Extended => Associated::front(&front),
+            Around::Extended => Associated::front(&front[..12]),
             Around::Split => Associated { front: header, back: &front[4..8] },
         };
         context.seal(&self.nonce(numbers.salt, iv), associated, body, icv)
+    }
+
+    /// Does what [`Self::seal`] does, for a form that [is usual](Self::is_usual) and a payload of 6 octets or more.
+    ///
+    /// None if there is less, or no room.
+    #[inline(always)]
+    pub(crate) fn seal_usual(
+        &self,
+        context: &Context,
+        numbers: Numbers,
+        next_header: u8,
+        payload: usize,
+        frame: &mut [u8],
+    ) -> Option<()> {
+        let (front, rest) = frame.split_first_chunk_mut::<USUAL_FRONT>()?;
+        let header = u64::from_be_bytes(numbers.header());
+        *front = (u128::from(header) << 64 | u128::from(numbers.sequence)).to_be_bytes();
+        let body_octets = rest.len().checked_sub(usize::from(self.icv_octets))?;
+        let (body, icv) = rest.split_at_mut_checked(body_octets)?;
+        let padding = PADDING.get(body_octets.wrapping_sub(payload + TRAILER))?;
+        let end = body.last_chunk_mut::<8>()?;
+        *end = (u64::from_be_bytes(*end) & !padding.mask | padding.octets | u64::from(next_header)).to_be_bytes();
+        let extended = numbers.extended();
+        let associated = if self.esn { &extended[..12] } else { &front[..HEADER] };
+        let nonce = Nonce::counter(self.suite, numbers.salt, numbers.sequence.to_be_bytes());
+        context.seal(&nonce, Associated::front(associated), body, icv).ok()
+    }
+
+    /// Does what [`Self::open`] does, for a form that [is usual](Self::is_usual).
+    #[inline(always)]
+    pub(crate) fn open_usual(&self, context: &Context, numbers: Numbers, packet: &mut [u8]) -> Result<(), OpenError> {
+        let (front, rest) = packet.split_first_chunk_mut::<USUAL_FRONT>().ok_or(OpenError)?;
+        let body_octets = rest.len().checked_sub(usize::from(self.icv_octets)).ok_or(OpenError)?;
+        let (body, icv) = rest.split_at_mut_checked(body_octets).ok_or(OpenError)?;
+        let iv = u128::from_be_bytes(*front) as u64;
+        let extended = numbers.extended();
+        let associated = if self.esn { &extended[..12] } else { &front[..HEADER] };
+        let nonce = Nonce::counter(self.suite, numbers.salt, iv.to_be_bytes());
+        context.open(&nonce, Associated::front(associated), body, icv)
+    }
+
+    /// Reads the trailer as [`Self::trailer`] does, if it has the least padding as it should be; none else.
+    #[inline(always)]
+    pub(crate) fn usual_trailer(&self, packet: &[u8]) -> Option<(u8, usize)> {
+        let end = packet.len().checked_sub(usize::from(self.icv_octets))?;
+        let end = u64::from_be_bytes(*packet.get(..end)?.last_chunk()?);
+        let [.., pad, next_header] = end.to_be_bytes();
+        let padding = PADDING.get(usize::from(pad))?;
+        let payload = packet
+            .len()
+            .checked_sub(self.front_octets() + usize::from(self.icv_octets) + TRAILER + usize::from(pad))?;
+        (end & padding.mask & !0xff == padding.octets).then_some((next_header, payload))
     }
 
     /// Opens a packet that [`fits`](Self::fits), in place: what comes behind IV is plaintext then.
@@ -195,12 +268,10 @@ impl Form {
         };
         let body_octets = rest.len().checked_sub(usize::from(self.icv_octets)).ok_or(OpenError)?;
         let (body, icv) = rest.split_at_mut_checked(body_octets).ok_or(OpenError)?;
-        let [s0, s1, s2, s3] = numbers.spi.to_be_bytes();
-        let [h0, h1, h2, h3, l0, l1, l2, l3] = numbers.sequence.to_be_bytes();
-        let front = [s0, s1, s2, s3, h0, h1, h2, h3, l0, l1, l2, l3];
+        let front = numbers.extended();
         let associated = match self.around {
             Around::Short => Associated::front(header),
-            Around::Extended => Associated::front(&front),
+            Around::Extended => Associated::front(&front[..12]),
             Around::Split => Associated { front: header, back: &front[4..8] },
         };
         context.open(&self.nonce(numbers.salt, iv), associated, body, icv)
@@ -234,6 +305,23 @@ pub fn associated(suite: &'static Suite, spi: u32, sequence: u64, esn: bool, iv:
     }
     front
 }
+
+/// Octets of header and an IV of the usual length.
+const USUAL_FRONT: usize = HEADER + 8;
+
+/// The trailer with so much padding, among the last eight octets of the plaintext, Next Header left open.
+struct Padding {
+    octets: u64,
+    mask: u64,
+}
+
+/// RFC 4303 §2.4: 1, 2, 3, ..., as much as 32-bit words ever need.
+const PADDING: [Padding; 4] = [
+    Padding { octets: 0, mask: 0xffff },
+    Padding { octets: 0x0001_0100, mask: 0x00ff_ffff },
+    Padding { octets: 0x0102_0200, mask: 0xffff_ffff },
+    Padding { octets: 0x01_0203_0300, mask: 0xff_ffff_ffff },
+];
 
 /// Puts an IV of eight octets in front of zeros.
 #[inline(always)]

@@ -63,6 +63,12 @@ impl Life {
         now >= self.check_ns
     }
 
+    /// Before this time no limit of time is reached, nanoseconds.
+    #[inline(always)]
+    pub(crate) fn check_ns(&self) -> u64 {
+        self.check_ns
+    }
+
     /// Counts a packet; returns whether a limit may be reached.
     #[inline(always)]
     pub(crate) fn account(&mut self, octets: usize, now: u64) -> bool {

@@ -30,6 +30,8 @@ pub(crate) struct Taken {
 #[derive(Clone, Copy)]
 pub(crate) struct Template {
     octets: [u8; IPV6_HEADER],
+    /// IPv4: the header in words.
+    words: [u32; 5],
     /// IPv4: sum of the header with the open fields zero.
     sum: u32,
     is_ipv6: bool,
@@ -56,10 +58,15 @@ impl Template {
             octets[2..4].fill(0);
             octets[10..12].fill(0);
         }
+        let mut words = [0; 5];
+        for (word, octets) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
+            *word = u32::from_be_bytes(*octets);
+        }
         let (dscp_from_packet, dscp) = outer.dscp.map_or((0xfc, 0), |dscp| (0, dscp << 2));
         Self {
             sum: ip::fold(ip::sum(&octets[..IPV4_HEADER])).into(),
             octets,
+            words,
             is_ipv6,
             class_from_packet: dscp_from_packet | if outer.copy_ecn { 3 } else { 0 },
             class_fixed: dscp,
@@ -92,14 +99,16 @@ impl Template {
         let Some(head) = packet.first_chunk_mut::<IPV4_HEADER>() else { return };
         let df = taken.dont_fragment & self.df_from_packet | self.df_fixed;
         let identification = self.identification.unwrap_or(if df { 0 } else { automatic });
-        let flags = u16::from(df) << 14;
-        let sum = u64::from(self.sum) + u64::from(class) + octets as u64 + u64::from(identification) + u64::from(flags);
-        head.copy_from_slice(&self.octets[..IPV4_HEADER]);
-        head[1] = class;
-        head[2..4].copy_from_slice(&(octets as u16).to_be_bytes());
-        head[4..6].copy_from_slice(&identification.to_be_bytes());
-        head[6..8].copy_from_slice(&flags.to_be_bytes());
-        head[10..12].copy_from_slice(&(!ip::fold(sum)).to_be_bytes());
+        // The open fields are zero in the template, so that adding fills them, and counts them into the sum alike.
+        let first = u32::from(class) << 16 | octets as u32 & 0xffff;
+        let second = u32::from(identification) << 16 | u32::from(df) << 14;
+        let sum = u64::from(self.sum) + u64::from(first) + u64::from(second);
+        let [a, b, c, d, ..] = self.words;
+        let sum = u32::from(!ip::fold(sum));
+        let words = [a | first, b | second, c | sum, d, self.words[4]];
+        for (place, word) in head.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+            *place = word.to_be_bytes();
+        }
     }
 }
 

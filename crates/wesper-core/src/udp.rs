@@ -25,7 +25,8 @@ pub fn content(datagram: &[u8]) -> Result<usize, DropReason> {
     let body = datagram.get(HEADER..octets).ok_or(DropReason::BadIp)?;
     match body {
         [0xff] => Err(DropReason::Keepalive),
-        [0, 0, 0, 0, ..] => Err(DropReason::NotForUs),
+        // IKE's marker (RFC 3948 §2.2), WESP's identifier (RFC 5840 §2.1).
+        [0, 0, 0, 0 | 2, ..] => Err(DropReason::NotForUs),
         [_, _, _, _, ..] => Ok(octets),
         _ => Err(DropReason::TruncatedHeader),
     }
@@ -72,6 +73,7 @@ mod tests {
         assert_eq!(content(&datagram(9, &[0xfe])), Err(DropReason::TruncatedHeader));
         assert_eq!(content(&datagram(8, &[])), Err(DropReason::TruncatedHeader));
         assert_eq!(content(&datagram(12, &[0; 4])), Err(DropReason::NotForUs));
+        assert_eq!(content(&datagram(12, &[0, 0, 0, 2])), Err(DropReason::NotForUs));
         assert_eq!(content(&datagram(12, &[0, 0, 0, 1])), Ok(12));
         assert_eq!(content(&datagram(13, &[0, 0, 0, 1])), Err(DropReason::BadIp));
         assert_eq!(content(&datagram(7, &[0; 9])), Err(DropReason::BadIp));

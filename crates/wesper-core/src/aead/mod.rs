@@ -113,14 +113,10 @@ impl Nonce {
     /// Suites with a 3-octet salt (CCM) take the first 3 of `salt`.
     #[inline]
     pub fn counter(suite: &Suite, salt: [u8; 4], iv: [u8; 8]) -> Self {
-        let [a, b, c, d] = salt;
-        let [i, j, k, l, m, n, o, p] = iv;
-        let octets = if suite.salt_octets == 3 {
-            [a, b, c, i, j, k, l, m, n, o, p, 0, 0, 0, 0, 0]
-        } else {
-            [a, b, c, d, i, j, k, l, m, n, o, p, 0, 0, 0, 0]
-        };
-        Self { octets }
+        // As numbers, so that it takes two stores and not twelve.
+        let (salt, iv) = (u128::from(u32::from_be_bytes(salt)), u128::from(u64::from_be_bytes(iv)));
+        let octets = if suite.salt_octets == 3 { (salt >> 8) << 104 | iv << 40 } else { salt << 96 | iv << 32 };
+        Self { octets: octets.to_be_bytes() }
     }
 
     /// Takes a whole 12-octet nonce, for protocols that build their own.

@@ -48,6 +48,8 @@ struct Shape {
     /// The window from which the high half is inferred.
     inference_window: u32,
     esn: bool,
+    /// Packets may be such as the usual path takes.
+    is_usual: bool,
     is_tunnel: bool,
     in_udp: bool,
     check_padding: bool,
@@ -58,8 +60,11 @@ struct Shape {
 
 impl Shape {
     fn new(profile: &Arc<Profile>) -> Self {
+        let form = Form::new(profile.cipher(), profile.esn);
+        let is_plain = profile.encapsulation.is_none() && profile.selectors.is_empty();
         Self {
-            form: Form::new(profile.cipher(), profile.esn),
+            form,
+            is_usual: form.is_usual() && profile.mode == Mode::Tunnel && is_plain,
             inference_window: if profile.window == 0 { INFERENCE_WINDOW } else { profile.window },
             esn: profile.esn,
             is_tunnel: profile.mode == Mode::Tunnel,
@@ -156,7 +161,8 @@ struct Outcome {
 
 /// When and how far to search for a high half, from [`Options`].
 struct Settings {
-    resync_failures: u32,
+    /// With fewer failures in a row, one more can not start a search.
+    simple_failures: u32,
     resync_tries: u32,
 }
 
@@ -194,7 +200,10 @@ impl Receiver {
             mtus: HashMap::new(),
             policies: Policies::default(),
             outcome: Outcome { events: EventQueue::new(options.events), drops: Drops::new(), audit: options.audit },
-            settings: Settings { resync_failures: options.resync_failures, resync_tries: options.resync_tries },
+            settings: Settings {
+                simple_failures: options.resync_failures.saturating_sub(1),
+                resync_tries: options.resync_tries,
+            },
             any_expired: false,
         };
         for port in &options.udp_ports {

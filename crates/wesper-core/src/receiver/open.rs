@@ -39,7 +39,11 @@ impl Receiver {
     /// as it was. Drops: all inbound reasons but InNoPolicy and InDiscard.
     #[inline]
     pub fn decapsulate(&mut self, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Opened, DropReason> {
-        self.open(buf, start, len, NOT_FOUND, now)
+        let mut job = Job::new(0, start, len);
+        let spi = likely_spi(buf.get(start..start.saturating_add(len)).unwrap_or_default());
+        let position = self.store.table.find(spi).unwrap_or(NOT_FOUND);
+        self.open(buf, &mut job, position, now)?;
+        Ok(Opened { start: job.start, len: job.len, sa: job.sa, sequence: job.sequence })
     }
 
     /// Opens packets in place, in order; each job is told what became of it.
@@ -49,8 +53,8 @@ impl Receiver {
             let packets = jobs.iter().map(|job| buf.get(job.start..job.start.saturating_add(job.len)));
             self.look_up(packets.map(Option::unwrap_or_default), &mut positions);
             for (job, position) in jobs.iter_mut().zip(positions) {
-                match self.open(buf, job.start, job.len, position, now) {
-                    Ok(Opened { start, len, sa, sequence }) => *job = Job { sa, start, len, sequence, reason: None },
+                match self.open(buf, job, position, now) {
+                    Ok(()) => job.reason = None,
                     Err(reason) => job.drop(reason),
                 }
             }
@@ -70,7 +74,7 @@ impl Receiver {
             for (index, position) in group.zip(positions) {
                 let packet = packet(data, offsets, index);
                 match self.open_at_end(packet, position, &mut results.data, &mut front, now) {
-                    Ok(opened) => results.delivered(opened.sa, opened.sequence),
+                    Ok((sa, sequence)) => results.delivered(sa, sequence),
                     Err(reason) => results.dropped(reason),
                 }
             }
@@ -80,7 +84,8 @@ impl Receiver {
 
     /// Opens a packet at the end of a buffer; on a drop the buffer is as before.
     ///
-    /// The packet is laid over the last octets of what is there, which come back afterwards.
+    /// The packet is laid over the last octets of what is there, so that what is inside need not be moved. They, and
+    /// those in front of them that a longer header may take, come back afterwards.
     fn open_at_end(
         &mut self,
         packet: &[u8],
@@ -88,33 +93,32 @@ impl Receiver {
         data: &mut Vec<u8>,
         front: &mut usize,
         now: u64,
-    ) -> Result<Opened, DropReason> {
+    ) -> Result<(u64, u64), DropReason> {
         let end = data.len();
-        let mut kept = [0; modes::HEADROOM];
-        let over = if end >= modes::HEADROOM { (*front).min(modes::HEADROOM) } else { 0 };
-        let free = if end >= modes::HEADROOM { 0 } else { modes::HEADROOM };
-        let (kept, place) = (kept.get_mut(..over).unwrap_or_default(), end - over);
-        kept.copy_from_slice(data.get(place..).unwrap_or_default());
-        data.truncate(place);
-        data.resize(place + free, 0);
-        let start = data.len();
+        let mut kept = [0; 2 * modes::HEADROOM];
+        // A first packet has nothing to lie over.
+        let has_room = end >= kept.len();
+        let safe = if has_room { end - kept.len() } else { end };
+        let start = if has_room { end - (*front).min(modes::HEADROOM) } else { end + modes::HEADROOM };
+        let kept = kept.get_mut(..end - safe).unwrap_or_default();
+        kept.copy_from_slice(data.get(safe..).unwrap_or_default());
+        data.resize(start, 0);
         data.extend_from_slice(packet);
-        let opened = self.open(data, start, packet.len(), position, now);
-        let len = match &opened {
-            Ok(opened) => {
-                *front = opened.start.saturating_sub(start);
-                if opened.start != end {
-                    data.copy_within(opened.start..opened.start + opened.len, end);
-                }
-                opened.len
+        let mut job = Job::new(0, start, packet.len());
+        let done = self.open(data, &mut job, position, now);
+        let mut len = 0;
+        if done.is_ok() {
+            (*front, len) = (job.start.saturating_sub(start), job.len);
+            if job.start != end {
+                data.resize(data.len().max(end + len), 0);
+                data.copy_within(job.start..job.start + len, end);
             }
-            Err(_) => 0,
-        };
+        }
         data.resize(end + len, 0);
-        if let Some(place) = data.get_mut(place..end) {
+        if let Some(place) = data.get_mut(safe..end) {
             place.copy_from_slice(kept);
         }
-        opened
+        done.map(|()| (job.sa, job.sequence))
     }
 
     /// Finds the rows of a group and reads what its packets will need, so that the misses overlap.
@@ -125,30 +129,106 @@ impl Receiver {
         }
         self.store.table.find_many(&spis, positions);
         let hot = |position: &u32| self.store.table.row(*position).and_then(|row| self.hots.get(row.hot));
-        let read = |hot: &Hot| hot.spi ^ hot.top as u32 ^ hot.id as u32;
+        let window = |hot: &Hot| hot.window.as_ref().is_some_and(|window| window.check(hot.top, hot.top).is_fresh());
+        let read = |hot: &Hot| hot.spi ^ u32::from(window(hot));
         black_box(positions.iter().filter_map(hot).map(read).fold(0, |all, one| all ^ one));
     }
 
     #[inline(always)]
-    fn open(
+    fn open(&mut self, buf: &mut [u8], job: &mut Job, position: u32, now: u64) -> Result<(), DropReason> {
+        match self.open_usual(buf, job, position, now) {
+            Some(done) => done,
+            None => self.open_any(buf, job, position, now),
+        }
+    }
+
+    /// The usual packet, and nothing that needs a decision: none, and nothing done, if it is not.
+    ///
+    /// Usual: ESP right behind an IPv4 header without options, SAs found by SPI alone, tunnel mode without selectors,
+    /// a suite whose IV is the sequence number, the key expanded, no limit near, the number fresh.
+    /// What it does is what [`Self::open_datagram`] does.
+    #[inline(always)]
+    fn open_usual(&mut self, buf: &mut [u8], job: &mut Job, position: u32, now: u64) -> Option<Result<(), DropReason>> {
+        let received = buf.get_mut(job.start..)?.get_mut(..job.len)?;
+        let (head, rest) = received.split_first_chunk_mut::<IPV4_HEADER>()?;
+        let [first, traffic_class, length @ .., _, _] = *head.first_chunk::<6>()?;
+        let octets = usize::from(u16::from_be_bytes(length)).checked_sub(IPV4_HEADER)?;
+        let is_fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
+        if (first != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | !self.by_addresses.is_empty() {
+            return None;
+        }
+        let body = rest.get_mut(..octets)?;
+        let (spi, low) = esp::locate(body)?;
+        let row = self.store.table.row(position).filter(|row| row.spi == spi)?;
+        let number = row.hot;
+        let hot = self.hots.get_mut(number)?;
+        let shape = self.profiles.shape(hot.profile)?;
+        let sequence = hot.fresh(shape, low)?;
+        let is_simple = shape.is_usual
+            & (now < hot.life.check_ns())
+            & shape.form.fits(octets)
+            & (hot.failures_in_a_row < self.settings.simple_failures);
+        let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
+        let numbers = Numbers { spi, sequence, salt: hot.salt };
+        if shape.form.open_usual(context, numbers, body).is_err() {
+            hot.failed();
+            let about = About { sa: Some(hot.id), spi, low };
+            return Some(Err(self.outcome.refuse(DropReason::Auth, about, received, 0, now)));
+        }
+        hot.accept(sequence);
+        let (next_header, payload) = match shape.form.usual_trailer(body) {
+            Some((next_header, payload)) => (next_header, Some(payload)),
+            None => shape.form.trailer(body, shape.check_padding),
+        };
+        if hot.life.account(payload.unwrap_or(0), now) {
+            let whose = hot.whose(&shape.profile);
+            hot.life.look(&whose, u64::MAX, now, &mut self.outcome.events);
+            self.any_expired |= hot.life.expired;
+        }
+        (job.sa, job.sequence) = (hot.id, sequence);
+        let Some(payload) = payload else { return Some(Err(self.outcome.drop(DropReason::BadPadding))) };
+        let inner_at = shape.form.front_octets();
+        let inner = body.get_mut(inner_at..).and_then(|rest| rest.get_mut(..payload)).unwrap_or_default();
+        let arrived = Arrived { traffic_class, take_dscp: shape.take_dscp };
+        Some(match self.outcome.release_tunnel(arrived, hot.id, next_header, inner, now) {
+            Ok(len) => {
+                (job.start, job.len) = (job.start + IPV4_HEADER + inner_at, len);
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        })
+    }
+
+    /// Opens any packet.
+    #[inline(never)]
+    fn open_any(&mut self, buf: &mut [u8], job: &mut Job, position: u32, now: u64) -> Result<(), DropReason> {
+        match buf.get(job.start..job.start.saturating_add(job.len)).and_then(ip::parse) {
+            Some(datagram) => self.open_datagram(buf, job, datagram, position, now),
+            None => Err(self.outcome.drop(DropReason::BadIp)),
+        }
+    }
+
+    fn open_datagram(
         &mut self,
         buf: &mut [u8],
-        start: usize,
-        len: usize,
+        job: &mut Job,
+        datagram: Datagram,
         position: u32,
         now: u64,
-    ) -> Result<Opened, DropReason> {
-        let Some(received) = buf.get_mut(start..start.saturating_add(len)) else {
+    ) -> Result<(), DropReason> {
+        let start = job.start;
+        let Some(received) = buf.get_mut(start..start.saturating_add(job.len)) else {
             return Err(self.outcome.drop(DropReason::BadIp));
         };
-        let Some(datagram) = ip::parse(received) else { return Err(self.outcome.drop(DropReason::BadIp)) };
         let Located { spi, low, at, end, port } = match self.locate(&datagram, received) {
             Ok(located) => located,
-            Err(reason) => return Err(self.outcome.refuse(reason, About::default(), received, &datagram, now)),
+            Err(reason) => {
+                return Err(self.outcome.refuse(reason, About::default(), received, datagram.flow_label, now));
+            }
         };
         let mut about = About { sa: None, spi, low };
         let Some(number) = self.number(spi, position, received) else {
-            return Err(self.outcome.refuse(DropReason::NoSa, about, received, &datagram, now));
+            return Err(self.outcome.refuse(DropReason::NoSa, about, received, datagram.flow_label, now));
         };
         let Some(hot) = self.hots.get_mut(number) else { return Err(self.outcome.drop(DropReason::NoSa)) };
         let Some(shape) = self.profiles.shape(hot.profile) else { return Err(self.outcome.drop(DropReason::NoSa)) };
@@ -167,7 +247,7 @@ impl Receiver {
         // §3.4.3: verify the window before, update it after the ICV.
         let Some(mut sequence) = hot.fresh(shape, low) else {
             hot.replays += 1;
-            return Err(self.outcome.refuse(DropReason::Replay, about, received, &datagram, now));
+            return Err(self.outcome.refuse(DropReason::Replay, about, received, datagram.flow_label, now));
         };
         let spare = self.settings.spare(hot, shape, body, now);
         if self.store.open(number, hot, shape, sequence, body).is_err() {
@@ -175,7 +255,7 @@ impl Receiver {
             let tries = self.settings.resync_tries;
             let found = spare.and_then(|spare| self.store.resynchronise(number, hot, shape, body, &spare, tries, now));
             let Some(found) = found else {
-                return Err(self.outcome.refuse(DropReason::Auth, about, received, &datagram, now));
+                return Err(self.outcome.refuse(DropReason::Auth, about, received, datagram.flow_label, now));
             };
             sequence = found;
             hot.integrity_failed -= 1;
@@ -193,16 +273,8 @@ impl Receiver {
             hot.follow_peer(shape, received, port, now, &mut self.outcome.events);
         }
         let Some(payload) = payload else { return Err(self.outcome.drop(DropReason::BadPadding)) };
-        if next_header == number::NO_NEXT_HEADER {
-            return Err(self.outcome.drop(DropReason::Dummy));
-        }
-        let opened = |start, len| Opened { start, len, sa: hot.id, sequence };
+        (job.sa, job.sequence) = (hot.id, sequence);
         let inner_at = at + shape.form.front_octets();
-        if shape.is_tunnel && !shape.has_selectors {
-            let inner = received.get_mut(inner_at..inner_at + payload).unwrap_or_default();
-            let len = self.outcome.release_tunnel(shape, &datagram, next_header, inner, about, now)?;
-            return Ok(opened(start + inner_at, len));
-        }
         let inside = Payload {
             next_header,
             at: start + inner_at,
@@ -211,8 +283,8 @@ impl Receiver {
             head: datagram.upper.at,
             link: datagram.upper.link,
         };
-        let (start, len) = self.outcome.release(shape, &datagram, buf, inside, about, now)?;
-        Ok(opened(start, len))
+        (job.start, job.len) = self.outcome.release(shape, &datagram, buf, inside, about, now)?;
+        Ok(())
     }
 
     /// Finds the protocol, its octets and its header.
@@ -288,16 +360,9 @@ impl Outcome {
 
     /// Counts a drop, and audits it if it is auditable.
     #[cold]
-    fn refuse(
-        &mut self,
-        reason: DropReason,
-        about: About,
-        received: &[u8],
-        datagram: &Datagram,
-        now: u64,
-    ) -> DropReason {
+    fn refuse(&mut self, reason: DropReason, about: About, received: &[u8], flow_label: u32, now: u64) -> DropReason {
         if self.audit && is_auditable(reason) {
-            self.tell_audit(reason, about, ip::addresses(received), datagram.flow_label, now);
+            self.tell_audit(reason, about, ip::addresses(received), flow_label, now);
         }
         self.drops.count(reason)
     }
@@ -326,27 +391,25 @@ impl Outcome {
     #[inline(always)]
     fn release_tunnel(
         &mut self,
-        shape: &Shape,
-        datagram: &Datagram,
+        arrived: Arrived,
+        sa: u64,
         next_header: u8,
         inner: &mut [u8],
-        about: About,
         now: u64,
     ) -> Result<usize, DropReason> {
         // RFC 4303 §2.7: what is longer than the packet says is TFC padding.
         let total = inner_length(next_header, inner);
         let Some(packet) = total.and_then(|total| inner.get_mut(..total)) else {
-            return Err(self.drop(DropReason::BadInner));
+            let is_dummy = next_header == number::NO_NEXT_HEADER;
+            return Err(self.drop(if is_dummy { DropReason::Dummy } else { DropReason::BadInner }));
         };
-        let arrived = Arrived { traffic_class: datagram.traffic_class, take_dscp: shape.take_dscp };
         let released = modes::release_tunnel(packet, arrived);
         if released.alarm != Alarm::None {
             self.events.tell(Event {
                 limit: released.alarm.name(),
                 inner: released.inner_ecn,
-                outer: datagram.ecn(),
-                sa: about.sa,
-                ..Event::new(EventKind::EcnAlarm, now)
+                outer: arrived.traffic_class & 3,
+                ..Event::of(EventKind::EcnAlarm, now, sa)
             });
         }
         if released.is_dropped {
@@ -370,7 +433,10 @@ impl Outcome {
         let ends = buf.get(payload.start..).and_then(ip::addresses);
         let (start, len) = if shape.is_tunnel {
             let inner = buf.get_mut(payload.at..payload.at + payload.octets).unwrap_or_default();
-            (payload.at, self.release_tunnel(shape, datagram, payload.next_header, inner, about, now)?)
+            let arrived = Arrived { traffic_class: datagram.traffic_class, take_dscp: shape.take_dscp };
+            (payload.at, self.release_tunnel(arrived, about.sa.unwrap_or(0), payload.next_header, inner, now)?)
+        } else if payload.next_header == number::NO_NEXT_HEADER {
+            return Err(self.drop(DropReason::Dummy));
         } else {
             let profile = &shape.profile;
             modes::release(profile.mode, datagram, buf, payload, profile.inner.as_ref())
@@ -455,7 +521,7 @@ impl Settings {
     /// Returns a copy of a packet that may have to be opened again, as a failed attempt spoils it.
     #[inline(always)]
     fn spare(&self, hot: &mut Hot, shape: &Shape, body: &[u8], now: u64) -> Option<Vec<u8>> {
-        if hot.failures_in_a_row.saturating_add(1) < self.resync_failures || !shape.may_resynchronise {
+        if hot.failures_in_a_row < self.simple_failures || !shape.may_resynchronise {
             return None;
         }
         (hot.resync_second != now / SECOND + 1).then(|| body.to_vec())

@@ -59,8 +59,20 @@ pub struct Dropped {
     pub mtu: usize,
 }
 
-/// What the packet path reads of a profile, worked out once.
+/// What the usual packet's path reads of a profile, worked out once.
+struct Usual {
+    template: Template,
+    form: Form,
+    /// Octets in front of the payload.
+    front: usize,
+    pad_to: usize,
+    last_sequence: u64,
+}
+
+/// What any packet's path reads of a profile, worked out once.
 struct Shape {
+    /// None where no packet is usual.
+    usual: Option<Usual>,
     profile: Arc<Profile>,
     form: Form,
     /// Tunnel mode's outer header.
@@ -80,12 +92,22 @@ impl Shape {
             (Mode::Tunnel, Some(outer)) => Some(Template::new(outer, protocol)),
             _ => None,
         };
+        let form = Form::new(profile.cipher(), profile.esn);
+        let (pad_to, last_sequence) = (profile.pad_to.into(), profile.last_sequence());
+        let usual = template.filter(|_| udp == 0 && form.is_usual()).map(|template| Usual {
+            template,
+            form,
+            front: template.len() + form.front_octets(),
+            pad_to,
+            last_sequence,
+        });
         Self {
-            form: Form::new(profile.cipher(), profile.esn),
+            usual,
+            form,
             template,
             udp,
-            last_sequence: profile.last_sequence(),
-            pad_to: profile.pad_to.into(),
+            last_sequence,
+            pad_to,
             cut_after: profile.fragmentation == Fragmentation::After,
             profile: Arc::clone(profile),
         }
@@ -522,11 +544,15 @@ pub(crate) fn infer(profile: &Profile, top: u64, low: u32) -> Option<u64> {
 ///
 /// Tunnel: the whole packet. Transport and BEET: one with an IP header without options of the outer version.
 pub(crate) fn inner_mtu(profile: &Profile, form: &Form, mtu: u16) -> usize {
-    let is_ipv6 = profile.outer.is_some_and(|outer| outer.local.is_ipv6());
-    let head = if is_ipv6 { IPV6_HEADER } else { IPV4_HEADER };
+    let header = |is_ipv6| if is_ipv6 { IPV6_HEADER } else { IPV4_HEADER };
+    let head = header(profile.outer.is_some_and(|outer| outer.local.is_ipv6()));
     let udp = if profile.encapsulation.is_some() { udp::HEADER } else { 0 };
     let inside = form.inner_mtu(i64::from(mtu) - (head + udp) as i64);
-    if profile.mode == Mode::Tunnel { inside } else { inside + head }
+    match (profile.mode, profile.inner) {
+        (Mode::Tunnel, _) => inside,
+        (Mode::Beet, Some(inner)) => inside + header(inner.local.is_ipv6()),
+        _ => inside + head,
+    }
 }
 
 #[cfg(test)]

@@ -84,19 +84,23 @@ impl Sender {
         tfc: &[u8],
         now: u64,
     ) -> Result<Sealed, Dropped> {
-        let Some(number) = self.hot_number(sa) else { return self.refuse(DropReason::OutNoSa) };
-        self.protect(number, buf, start, len, tfc, now)
+        let Some(number) = self.hot_number(sa) else { return Err(self.refuse(DropReason::OutNoSa)) };
+        let mut job = Job::new(sa, start, len);
+        self.protect(number, buf, &mut job, tfc, now)?;
+        Ok(Sealed { start: job.start, len: job.len, sequence: job.sequence })
     }
 
     /// Makes a packet that the peer throws away (RFC 4303 §2.6), tunnel mode only.
     ///
     /// buf: the payload, any octets, stands at `start..start + len`; free octets as in [`Self::encapsulate`].
     pub fn dummy(&mut self, sa: u64, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Sealed, Dropped> {
-        let Some(number) = self.hot_number(sa) else { return self.refuse(DropReason::OutNoSa) };
+        let Some(number) = self.hot_number(sa) else { return Err(self.refuse(DropReason::OutNoSa)) };
         if buf.get(start..start.saturating_add(len)).is_none() {
-            return self.too_big(0);
+            return Err(self.too_big(0));
         }
-        self.tunnel(number, buf, start, Inside::dummy(len), &[], now)
+        let mut job = Job::new(sa, start, len);
+        self.tunnel(number, buf, &mut job, Inside::dummy(len), &[], now)?;
+        Ok(Sealed { start: job.start, len: job.len, sequence: job.sequence })
     }
 
     /// Protects packets in place, in order; each job is told what became of it.
@@ -105,15 +109,13 @@ impl Sender {
             let mut numbers = [0; GROUP];
             self.look_up(jobs.iter().map(|job| job.sa), &mut numbers);
             for (job, number) in jobs.iter_mut().zip(numbers) {
-                let sealed = if number == 0 {
-                    self.refuse(DropReason::OutNoSa)
+                let done = if number == 0 {
+                    Err(self.refuse(DropReason::OutNoSa))
                 } else {
-                    self.protect(number, buf, job.start, job.len, &[], now)
+                    self.protect(number, buf, job, &[], now)
                 };
-                match sealed {
-                    Ok(Sealed { start, len, sequence }) => {
-                        (job.start, job.len, job.sequence, job.reason) = (start, len, sequence, None);
-                    }
+                match done {
+                    Ok(()) => job.reason = None,
                     Err(dropped) => job.drop(dropped.reason),
                 }
             }
@@ -130,7 +132,7 @@ impl Sender {
             self.look_up(group.clone().map(|index| ids.get(index)), &mut numbers);
             for (index, number) in group.zip(numbers) {
                 match self.protect_at_end(number, packet(data, offsets, index), &mut results.data, now) {
-                    Ok(sealed) => results.delivered(ids.get(index), sealed.sequence),
+                    Ok(sequence) => results.delivered(ids.get(index), sequence),
                     Err(dropped) => results.dropped(dropped.reason),
                 }
             }
@@ -139,26 +141,22 @@ impl Sender {
     }
 
     /// Protects a packet at the end of a buffer; on a drop the buffer is as before.
-    fn protect_at_end(&mut self, number: u32, packet: &[u8], data: &mut Vec<u8>, now: u64) -> Result<Sealed, Dropped> {
+    fn protect_at_end(&mut self, number: u32, packet: &[u8], data: &mut Vec<u8>, now: u64) -> Result<u64, Dropped> {
         let Some(shape) = self.hots.get(number).and_then(|hot| self.profiles.shape(hot.profile)) else {
-            return self.refuse(DropReason::OutNoSa);
+            return Err(self.refuse(DropReason::OutNoSa));
         };
         let (end, start) = (data.len(), data.len() + shape.tunnel_front());
         let padding = shape.pad_to.saturating_sub(packet.len());
         data.resize(start, 0);
         data.extend_from_slice(packet);
         data.resize(start + packet.len() + padding + TAILROOM, 0);
-        let sealed = self.protect(number, data, start, packet.len(), &[], now);
-        match &sealed {
-            Ok(Sealed { start, len, .. }) => {
-                if *start != end {
-                    data.copy_within(*start..start + len, end);
-                }
-                data.truncate(end + len);
-            }
-            Err(_) => data.truncate(end),
+        let mut job = Job::new(0, start, packet.len());
+        let done = self.protect(number, data, &mut job, &[], now);
+        if done.is_ok() && job.start != end {
+            data.copy_within(job.start..job.start + job.len, end);
         }
-        sealed
+        data.truncate(end + if done.is_ok() { job.len } else { 0 });
+        done.map(|()| job.sequence)
     }
 
     /// Finds the hot states of a group and reads what the packets will need of them, so that the misses overlap.
@@ -175,39 +173,82 @@ impl Sender {
     }
 
     #[inline(always)]
-    fn protect(
-        &mut self,
-        number: u32,
-        buf: &mut [u8],
-        start: usize,
-        len: usize,
-        tfc: &[u8],
-        now: u64,
-    ) -> Result<Sealed, Dropped> {
-        match Inside::of(buf.get(start..start.saturating_add(len)).unwrap_or_default()) {
-            Some(inside) => self.tunnel(number, buf, start, inside, tfc, now),
-            None => self.refuse(DropReason::OutBadPacket),
+    fn protect(&mut self, number: u32, buf: &mut [u8], job: &mut Job, tfc: &[u8], now: u64) -> Result<(), Dropped> {
+        let done = if tfc.is_empty() { self.protect_usual(number, buf, job, now) } else { None };
+        match done {
+            Some(()) => Ok(()),
+            None => self.protect_any(number, buf, job, tfc, now),
+        }
+    }
+
+    /// The usual packet, and nothing that needs a decision: none, and nothing done, if it is not.
+    ///
+    /// Usual: tunnel mode, no UDP, a suite whose IV is the sequence number, the key expanded, no limit near, and the
+    /// packet neither too large nor to be padded. What it does is what [`Self::tunnel`] does.
+    #[inline(always)]
+    fn protect_usual(&mut self, number: u32, buf: &mut [u8], job: &mut Job, now: u64) -> Option<()> {
+        let hot = self.hots.get_mut(number)?;
+        let usual = self.profiles.shape(hot.profile)?.usual.as_ref()?;
+        let inside = Inside::of(buf.get(job.start..)?.get(..job.len)?)?;
+        let payload = inside.octets;
+        let is_simple = (now < hot.life.check_ns())
+            & (payload <= hot.room as usize)
+            & (payload >= usual.pad_to)
+            & (hot.sequence < usual.last_sequence)
+            & !hot.has_other_iv;
+        let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
+        let first = job.start.checked_sub(usual.front)?;
+        let head = usual.template.len();
+        let octets = head + usual.form.octets_around(payload);
+        let out = buf.get_mut(first..first + octets)?;
+        let sequence = hot.sequence + 1;
+        usual.template.write(out, inside.taken, outer_identification(sequence, hot.spi));
+        let numbers = Numbers { spi: hot.spi, sequence, salt: hot.salt };
+        usual.form.seal_usual(context, numbers, inside.next_header, payload, out.get_mut(head..)?)?;
+        hot.sequence = sequence;
+        (job.start, job.len, job.sequence) = (first, octets, sequence);
+        if hot.life.account(payload, now) {
+            self.look(number, now);
+        }
+        Some(())
+    }
+
+    /// Looks at the limits of an SA, one of which may be reached.
+    #[cold]
+    fn look(&mut self, number: u32, now: u64) {
+        let Some(hot) = self.hots.get_mut(number) else { return };
+        let Some(shape) = self.profiles.shape(hot.profile) else { return };
+        let (whose, until) = (hot.whose(&shape.profile), hot.until());
+        hot.life.look(&whose, until, now, &mut self.events);
+        self.any_expired |= hot.life.expired;
+    }
+
+    #[inline(never)]
+    fn protect_any(&mut self, number: u32, buf: &mut [u8], job: &mut Job, tfc: &[u8], now: u64) -> Result<(), Dropped> {
+        match Inside::of(buf.get(job.start..job.start.saturating_add(job.len)).unwrap_or_default()) {
+            Some(inside) => self.tunnel(number, buf, job, inside, tfc, now),
+            None => Err(self.refuse(DropReason::OutBadPacket)),
         }
     }
 
     /// Tunnel mode; hands on what is not.
-    #[inline(always)]
     fn tunnel(
         &mut self,
         number: u32,
         buf: &mut [u8],
-        start: usize,
+        job: &mut Job,
         inside: Inside,
         tfc: &[u8],
         now: u64,
-    ) -> Result<Sealed, Dropped> {
-        let Some(hot) = self.hots.get_mut(number) else { return self.refuse(DropReason::OutNoSa) };
-        let Some(shape) = self.profiles.shape(hot.profile) else { return self.refuse(DropReason::OutNoSa) };
-        let Some(template) = &shape.template else { return self.reshape(number, buf, start, inside, tfc, now) };
+    ) -> Result<(), Dropped> {
+        let start = job.start;
+        let Some(hot) = self.hots.get_mut(number) else { return Err(self.refuse(DropReason::OutNoSa)) };
+        let Some(shape) = self.profiles.shape(hot.profile) else { return Err(self.refuse(DropReason::OutNoSa)) };
+        let Some(template) = &shape.template else { return self.reshape(number, buf, job, inside, tfc, now) };
         let is_due = hot.life.is_due(now);
         if is_due {
             if hot.is_expired(shape, now, &mut self.events) {
-                return self.expired();
+                return Err(self.expired());
             }
             hot.age_mtu(shape, now, &mut self.events);
         }
@@ -216,35 +257,36 @@ impl Sender {
         if payload > room {
             let may_cut = shape.cut_after && inside.is_packet && !inside.taken.dont_fragment;
             if !(may_cut && payload <= shape.tunnel_room(u16::MAX) as usize) {
-                return self.too_big(room);
+                return Err(self.too_big(room));
             }
         }
         if shape.pad_to > payload || !tfc.is_empty() {
             let padded = if inside.is_packet { payload.max(shape.pad_to.min(room)) } else { payload };
             if append(buf, start + inside.octets, tfc, padded - payload).is_none() {
-                return self.too_big(0);
+                return Err(self.too_big(0));
             }
             payload = padded;
         }
         if hot.sequence >= shape.last_sequence {
-            return self.overflow(number, now);
+            return Err(self.overflow(number, now));
         }
         let sequence = hot.sequence + 1;
         let head = template.len() + shape.udp;
         let front = head + shape.form.front_octets();
         let octets = head + shape.form.octets_around(payload);
         let out = start.checked_sub(front).and_then(|first| buf.get_mut(first..first + octets));
-        let Some(out) = out else { return self.too_big(0) };
+        let Some(out) = out else { return Err(self.too_big(0)) };
         template.write(out, inside.taken, outer_identification(sequence, hot.spi));
-        let Some(frame) = out.get_mut(head..) else { return self.too_big(0) };
+        let Some(frame) = out.get_mut(head..) else { return Err(self.too_big(0)) };
         if self.store.seal(number, hot, shape, inside.next_header, payload, frame).is_none() {
-            return self.refuse(DropReason::OutMode);
+            return Err(self.refuse(DropReason::OutMode));
         }
         if let Some(encapsulation) = &shape.profile.encapsulation {
             wrap(encapsulation, out, template.len());
         }
         self.any_expired |= hot.account(shape, payload, is_due, now, &mut self.events);
-        Ok(Sealed { start: start - front, len: octets, sequence })
+        (job.start, job.len, job.sequence) = (start - front, octets, sequence);
+        Ok(())
     }
 
     /// Transport and BEET mode.
@@ -253,26 +295,27 @@ impl Sender {
         &mut self,
         number: u32,
         buf: &mut [u8],
-        start: usize,
+        job: &mut Job,
         inside: Inside,
         tfc: &[u8],
         now: u64,
-    ) -> Result<Sealed, Dropped> {
-        let Some(hot) = self.hots.get_mut(number) else { return self.refuse(DropReason::OutNoSa) };
-        let Some(shape) = self.profiles.shape(hot.profile) else { return self.refuse(DropReason::OutNoSa) };
+    ) -> Result<(), Dropped> {
+        let start = job.start;
+        let Some(hot) = self.hots.get_mut(number) else { return Err(self.refuse(DropReason::OutNoSa)) };
+        let Some(shape) = self.profiles.shape(hot.profile) else { return Err(self.refuse(DropReason::OutNoSa)) };
         let is_due = hot.life.is_due(now);
         if is_due && hot.is_expired(shape, now, &mut self.events) {
-            return self.expired();
+            return Err(self.expired());
         }
         let profile = &*shape.profile;
         let packet = buf.get(start..start + inside.octets).unwrap_or_default();
         let datagram = ip::parse(packet).filter(|_| inside.is_packet && tfc.is_empty());
-        let Some(datagram) = datagram else { return self.refuse(DropReason::OutMode) };
+        let Some(datagram) = datagram else { return Err(self.refuse(DropReason::OutMode)) };
         let enclosed =
             modes::enclose(profile.mode, &datagram, buf, start, profile.outer.as_ref(), profile.inner.as_ref());
         let Enclosed { next_header, payload: payload_at, head } = match enclosed {
             Ok(enclosed) => enclosed,
-            Err(reason) => return self.refuse(reason),
+            Err(reason) => return Err(self.refuse(reason)),
         };
         hot.age_mtu(shape, now, &mut self.events);
         let room = shape.room(head.len(), hot.mtu);
@@ -280,51 +323,52 @@ impl Sender {
         if payload > room {
             let may_cut = shape.cut_after && !datagram.dont_fragment;
             if !(may_cut && payload <= shape.room(head.len(), u16::MAX)) {
-                return self.too_big((room + datagram.octets).saturating_sub(payload));
+                return Err(self.too_big((room + datagram.octets).saturating_sub(payload)));
             }
         }
         if hot.sequence >= shape.last_sequence {
-            return self.overflow(number, now);
+            return Err(self.overflow(number, now));
         }
         let sequence = hot.sequence + 1;
         let before = head.len() + shape.udp;
         let front = before + shape.form.front_octets();
         let octets = before + shape.form.octets_around(payload);
-        let Some(first) = payload_at.checked_sub(front) else { return self.too_big(0) };
+        let Some(first) = payload_at.checked_sub(front) else { return Err(self.too_big(0)) };
         let protocol = if shape.udp == 0 { profile.protocol.ip_protocol() } else { number::UDP };
         if head.place(buf, first, first + octets, protocol).is_none() {
-            return self.too_big(0);
+            return Err(self.too_big(0));
         }
-        let Some(out) = buf.get_mut(first..first + octets) else { return self.too_big(0) };
-        let Some(frame) = out.get_mut(before..) else { return self.too_big(0) };
+        let Some(out) = buf.get_mut(first..first + octets) else { return Err(self.too_big(0)) };
+        let Some(frame) = out.get_mut(before..) else { return Err(self.too_big(0)) };
         if self.store.seal(number, hot, shape, next_header, payload, frame).is_none() {
-            return self.refuse(DropReason::OutMode);
+            return Err(self.refuse(DropReason::OutMode));
         }
         if let Some(encapsulation) = &profile.encapsulation {
             wrap(encapsulation, out, head.len());
         }
         self.any_expired |= hot.account(shape, payload, is_due, now, &mut self.events);
-        Ok(Sealed { start: first, len: octets, sequence })
+        (job.start, job.len, job.sequence) = (first, octets, sequence);
+        Ok(())
     }
 
     #[cold]
-    fn refuse(&mut self, reason: DropReason) -> Result<Sealed, Dropped> {
-        Err(Dropped { reason: self.drops.count(reason), mtu: 0 })
+    fn refuse(&mut self, reason: DropReason) -> Dropped {
+        Dropped { reason: self.drops.count(reason), mtu: 0 }
     }
 
     #[cold]
-    fn expired(&mut self) -> Result<Sealed, Dropped> {
+    fn expired(&mut self) -> Dropped {
         self.any_expired = true;
         self.refuse(DropReason::OutExpired)
     }
 
     #[cold]
-    fn too_big(&mut self, mtu: usize) -> Result<Sealed, Dropped> {
-        Err(Dropped { reason: self.drops.count(DropReason::OutTooBig), mtu })
+    fn too_big(&mut self, mtu: usize) -> Dropped {
+        Dropped { reason: self.drops.count(DropReason::OutTooBig), mtu }
     }
 
     #[cold]
-    fn overflow(&mut self, number: u32, now: u64) -> Result<Sealed, Dropped> {
+    fn overflow(&mut self, number: u32, now: u64) -> Dropped {
         if let Some(hot) = self.hots.get(number).filter(|_| self.audit) {
             let outer = self.profiles.profile(hot.profile).and_then(|profile| profile.outer);
             self.events.tell(Event {
