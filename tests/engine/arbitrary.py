@@ -167,7 +167,9 @@ def _upper(chance: random.Random) -> tuple[bytes, int]:
     if chance.random() < 0.6:
         protocol = chance.choice((1, 6, 17, 58, 135))
     if protocol == 17:
-        return udp(chance.randbytes(_octets(chance)), chance.choice((1000, 2000, 4500)), chance.choice(PORTS)), 17
+        some = chance.randbytes(_octets(chance))
+        data = chance.choice([some, some, some, b"\xff", b"\0\0\0\0IKE", b"\0\0\0\2WESP"])
+        return udp(data, chance.choice((1000, 2000, 4500)), chance.choice(PORTS)), 17
     data = chance.randbytes(_octets(chance))
     if protocol in (1, 58) and data:
         data = bytes((chance.choice((8, 0, 3, 128)),)) + data[1:]
