@@ -89,7 +89,7 @@ def read_esp_sa(text: str, path: Path | str) -> list[StaticSA]:
 
 def write_esp_sa(sas: Sequence[StaticSA]) -> tuple[str, list[StaticSA]]:
     """Return the lines of all SAs that Wireshark has names for, and the SAs that it has not."""
-    lines = ["# Wireshark's esp_sa table, with keys: for your eyes only (chmod 600)."]
+    lines = ["# Table esp_sa of Wireshark, with keys: for your eyes only (chmod 600)."]
     left_out = []
     for sa in sas:
         names = _names(sa)
