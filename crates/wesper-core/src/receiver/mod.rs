@@ -253,6 +253,9 @@ impl Receiver {
         keys: &[u8],
         now: u64,
     ) -> Result<Vec<u64>, InstallError> {
+        if spis.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = rows_of(profile, spis, keys, now)?;
         self.store.table.reserve(spis.len()).map_err(|_| InstallError::Full)?;
         let number = self.take(profile, spis.len());

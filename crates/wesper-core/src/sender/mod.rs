@@ -241,6 +241,9 @@ impl Sender {
         serial: u64,
         now: u64,
     ) -> Result<Vec<u64>, InstallError> {
+        if spis.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = rows_of(profile, spis, keys, now)?;
         let number = self.profiles.take(profile, spis.len() as u64, || Shape::new(profile));
         let mut ids = Vec::with_capacity(spis.len());
