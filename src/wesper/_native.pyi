@@ -121,6 +121,13 @@ class ProviderBench:
     def nanoseconds(self, direction: str, packets: int) -> float:
         """Return nanoseconds a packet.   direction: seal or open."""
 
+class EspBench:
+    """All of ESP's work: SAs from both ends, a ring of distinct buffers, packets in batches."""
+
+    def __new__(cls, provider: str, suite: str, key_octets: int, sas: int, slots: int, inner_octets: int) -> Self: ...
+    def nanoseconds(self, direction: str, packets: int) -> float:
+        """Return nanoseconds a packet.   direction: seal or open."""
+
 def expand_nanoseconds(provider: str, suite: str, key_octets: int, keys: int) -> float:
     """Return nanoseconds to expand one key."""
 

@@ -56,6 +56,33 @@ impl ProviderBench {
     }
 }
 
+/// All of ESP's work: SAs from both ends, a ring of distinct buffers, packets in batches.
+#[pyclass(frozen, module = "wesper._native")]
+pub(crate) struct EspBench(Mutex<core::EspBench>);
+
+#[pymethods]
+impl EspBench {
+    #[new]
+    fn new(
+        provider: &str,
+        suite: &str,
+        key_octets: usize,
+        sas: usize,
+        slots: usize,
+        inner_octets: usize,
+    ) -> PyResult<Self> {
+        let (provider, suite) = (provider_of(provider)?, suite_of(suite)?);
+        let bench = core::EspBench::new(provider, suite, key_octets, sas, slots, inner_octets).map_err(refused)?;
+        Ok(Self(Mutex::new(bench)))
+    }
+
+    /// Return nanoseconds a packet.   direction: seal or open.
+    fn nanoseconds(&self, py: Python<'_>, direction: &str, packets: u64) -> PyResult<f64> {
+        let direction = direction_of(direction)?;
+        Ok(py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).nanoseconds(direction, packets)))
+    }
+}
+
 /// Return nanoseconds to expand one key.
 #[pyfunction]
 pub(crate) fn expand_nanoseconds(

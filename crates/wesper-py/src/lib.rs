@@ -21,7 +21,7 @@ mod _native {
     #[pymodule_export]
     use crate::algorithms::{associated, cbc, hmac, open, seal};
     #[pymodule_export]
-    use crate::bench::{LookupBench, ProviderBench, TableBench, expand_nanoseconds};
+    use crate::bench::{EspBench, LookupBench, ProviderBench, TableBench, expand_nanoseconds};
     #[pymodule_export]
     use crate::describe::{cpu_flags, providers, version};
     #[pymodule_export]
