@@ -98,7 +98,7 @@ impl Form {
                 (true, true) => Around::Split,
             },
             esn,
-            is_usual: suite.iv_octets == 8 && !separate && suite.block_octets <= 4,
+            is_usual: suite.iv_octets == 8 && suite.salt_octets == 4 && !separate,
             iv_octets: suite.iv_octets as u8,
             icv_octets: suite.icv_octets as u8,
             // RFC 4303 §2.4: whole blocks, and at least whole 32-bit words.
@@ -121,6 +121,12 @@ impl Form {
     #[inline(always)]
     pub(crate) fn front_octets(&self) -> usize {
         HEADER + usize::from(self.iv_octets)
+    }
+
+    /// Octets behind the ciphertext.
+    #[inline(always)]
+    pub(crate) fn icv_octets(&self) -> usize {
+        self.icv_octets.into()
     }
 
     /// Octets of a packet around a payload: header, IV, the least padding, trailer and ICV.
@@ -204,9 +210,15 @@ impl Form {
         context.seal(&self.nonce(numbers.salt, iv), associated, body, icv)
     }
 
+    /// Octets of the ciphertext of a form that [is usual](Self::is_usual).
+    #[inline(always)]
+    pub(crate) fn usual_body(payload: usize) -> usize {
+        (payload + TRAILER + 3) & !3
+    }
+
     /// Does what [`Self::seal`] does, for a form that [is usual](Self::is_usual) and a payload of 6 octets or more.
     ///
-    /// None if there is less, or no room.
+    /// front: header and IV. body: [`Self::usual_body`] octets. None if the lengths are others.
     #[inline(always)]
     pub(crate) fn seal_usual(
         &self,
@@ -214,19 +226,18 @@ impl Form {
         numbers: Numbers,
         next_header: u8,
         payload: usize,
-        frame: &mut [u8],
+        front: &mut [u8; USUAL_FRONT],
+        body: &mut [u8],
+        icv: &mut [u8],
     ) -> Option<()> {
-        let (front, rest) = frame.split_first_chunk_mut::<USUAL_FRONT>()?;
-        let header = u64::from_be_bytes(numbers.header());
+        let header = u64::from(numbers.spi) << 32 | numbers.sequence & 0xffff_ffff;
         *front = (u128::from(header) << 64 | u128::from(numbers.sequence)).to_be_bytes();
-        let body_octets = rest.len().checked_sub(usize::from(self.icv_octets))?;
-        let (body, icv) = rest.split_at_mut_checked(body_octets)?;
-        let padding = PADDING.get(body_octets.wrapping_sub(payload + TRAILER))?;
+        let padding = PADDING.get(body.len().wrapping_sub(payload + TRAILER))?;
         let end = body.last_chunk_mut::<8>()?;
         *end = (u64::from_be_bytes(*end) & !padding.mask | padding.octets | u64::from(next_header)).to_be_bytes();
         let extended = numbers.extended();
         let associated = if self.esn { &extended[..12] } else { &front[..HEADER] };
-        let nonce = Nonce::counter(self.suite, numbers.salt, numbers.sequence.to_be_bytes());
+        let nonce = Nonce::salted(u32::from_be_bytes(numbers.salt), numbers.sequence);
         context.seal(&nonce, Associated::front(associated), body, icv).ok()
     }
 
@@ -239,7 +250,7 @@ impl Form {
         let iv = u128::from_be_bytes(*front) as u64;
         let extended = numbers.extended();
         let associated = if self.esn { &extended[..12] } else { &front[..HEADER] };
-        let nonce = Nonce::counter(self.suite, numbers.salt, iv.to_be_bytes());
+        let nonce = Nonce::salted(u32::from_be_bytes(numbers.salt), iv);
         context.open(&nonce, Associated::front(associated), body, icv)
     }
 
@@ -307,7 +318,7 @@ pub fn associated(suite: &'static Suite, spi: u32, sequence: u64, esn: bool, iv:
 }
 
 /// Octets of header and an IV of the usual length.
-const USUAL_FRONT: usize = HEADER + 8;
+pub(crate) const USUAL_FRONT: usize = HEADER + 8;
 
 /// The trailer with so much padding, among the last eight octets of the plaintext, Next Header left open.
 struct Padding {

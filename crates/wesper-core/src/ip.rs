@@ -183,14 +183,13 @@ pub(crate) fn sum(octets: &[u8]) -> u64 {
     total
 }
 
-/// Folds a sum to 16 bits, its carries added.
-#[inline]
+/// Folds a sum of less than 2^48 to 16 bits, its carries added.
+#[inline(always)]
 pub(crate) fn fold(sum: u64) -> u16 {
-    // Of 35 bits at most, then of 20, then of 17, and at last of 16.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    let sum = (sum & 0xffff_ffff) as u32 + (sum >> 32) as u32;
+    // Added to itself turned by half, the upper half is the sum of both, with the carry of the lower one.
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 /// Returns the Internet checksum (RFC 1071): the number for the field that is zero in the octets.

@@ -22,58 +22,70 @@ const NOP: u8 = 1;
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Taken {
     pub(crate) traffic_class: u8,
-    pub(crate) dont_fragment: bool,
+    /// The DF bit where an IPv4 header has it, in the third and fourth of its flag octets as a number.
+    pub(crate) df: u16,
+    /// IPv6.
     pub(crate) flow_label: u32,
 }
 
-/// The outer header of tunnel mode, all but what a packet decides.
+/// The DF bit among flags and fragment offset (RFC 791 §3.1).
+pub(crate) const DF: u16 = 0x4000;
+
+/// The outer header of tunnel mode, all but what a packet decides: that is zero in it.
 #[derive(Clone, Copy)]
 pub(crate) struct Template {
-    octets: [u8; IPV6_HEADER],
-    /// IPv4: the header in words.
-    words: [u32; 5],
-    /// IPv4: sum of the header with the open fields zero.
+    /// The first twelve octets as numbers, and their sum with the addresses'.
+    first: u64,
+    third: u32,
     sum: u32,
+    /// Bits of the traffic class and the DF bit that come from the packet.
+    class_mask: u8,
+    df_mask: u16,
+    /// The identification is made from the sequence number where DF is clear.
+    identifies: bool,
     is_ipv6: bool,
-    /// Bits of the traffic class that come from the packet, and those that do not.
-    class_from_packet: u8,
-    class_fixed: u8,
-    df_from_packet: bool,
-    df_fixed: bool,
-    /// None: made from the sequence number where DF is clear.
-    identification: Option<u16>,
-    /// None: from an IPv6 packet.
-    flow_label: Option<u32>,
+    /// IPv4: both addresses.
+    ends: [u8; 8],
+    ipv6: Ipv6Template,
+}
+
+#[derive(Clone, Copy)]
+struct Ipv6Template {
+    octets: [u8; IPV6_HEADER],
+    /// Bits of the flow label that come from the packet.
+    label_mask: u32,
 }
 
 impl Template {
     /// protocol: what comes behind the header.
     pub(crate) fn new(outer: &Outer, protocol: u8) -> Self {
         let mut octets = [0; IPV6_HEADER];
-        let head = Fields { traffic_class: 0, hops: outer.hop_limit, identification: 0, df: false, flow_label: 0 };
-        write_header(&mut octets, &head, outer.local, outer.remote, &[], protocol, 0);
         let is_ipv6 = outer.local.is_ipv6();
+        let fields = Fields {
+            traffic_class: outer.dscp.unwrap_or(0) << 2,
+            hops: outer.hop_limit,
+            identification: outer.identification.unwrap_or(0),
+            df: outer.df == Df::Set,
+            flow_label: outer.flow_label.unwrap_or(0),
+        };
+        write_header(&mut octets, &fields, outer.local, outer.remote, &[], protocol, 0);
         if !is_ipv6 {
-            // Length and checksum are open.
             octets[2..4].fill(0);
             octets[10..12].fill(0);
         }
-        let mut words = [0; 5];
-        for (word, octets) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
-            *word = u32::from_be_bytes(*octets);
-        }
-        let (dscp_from_packet, dscp) = outer.dscp.map_or((0xfc, 0), |dscp| (0, dscp << 2));
+        let words = octets.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word));
+        let mut words = words.map(u64::from);
+        let [first, second, third] = [(); 3].map(|()| words.next().unwrap_or(0));
         Self {
+            first: first << 32 | second,
+            third: third as u32,
             sum: ip::fold(ip::sum(&octets[..IPV4_HEADER])).into(),
-            octets,
-            words,
+            class_mask: if outer.dscp.is_some() { 0 } else { 0xfc } | if outer.copy_ecn { 3 } else { 0 },
+            df_mask: if outer.df == Df::Copy { DF } else { 0 },
+            identifies: outer.identification.is_none() && outer.df != Df::Set,
             is_ipv6,
-            class_from_packet: dscp_from_packet | if outer.copy_ecn { 3 } else { 0 },
-            class_fixed: dscp,
-            df_from_packet: outer.df == Df::Copy,
-            df_fixed: outer.df == Df::Set,
-            identification: outer.identification,
-            flow_label: outer.flow_label,
+            ends: *octets[12..].first_chunk().expect("40 octets hold 12 and 8"),
+            ipv6: Ipv6Template { octets, label_mask: if outer.flow_label.is_some() { 0 } else { 0xf_ffff } },
         }
     }
 
@@ -83,32 +95,34 @@ impl Template {
         if self.is_ipv6 { IPV6_HEADER } else { IPV4_HEADER }
     }
 
-    /// Writes the header of `packet`, which is as long as the whole packet.
+    /// Writes the header at the front of a packet of `octets` octets.
     #[inline(always)]
-    pub(crate) fn write(&self, packet: &mut [u8], taken: Taken, automatic: u16) {
-        let octets = packet.len();
-        let class = taken.traffic_class & self.class_from_packet | self.class_fixed;
+    pub(crate) fn write(&self, packet: &mut [u8], octets: usize, taken: Taken, automatic: u16) {
         if self.is_ipv6 {
-            let Some(head) = packet.first_chunk_mut::<IPV6_HEADER>() else { return };
-            *head = self.octets;
-            let label = self.flow_label.unwrap_or(taken.flow_label);
-            head[..4].copy_from_slice(&(6 << 28 | u32::from(class) << 20 | label).to_be_bytes());
-            head[4..6].copy_from_slice(&((octets - IPV6_HEADER) as u16).to_be_bytes());
-            return;
+            return self.write_ipv6(packet, octets, taken);
         }
         let Some(head) = packet.first_chunk_mut::<IPV4_HEADER>() else { return };
-        let df = taken.dont_fragment & self.df_from_packet | self.df_fixed;
-        let identification = self.identification.unwrap_or(if df { 0 } else { automatic });
-        // The open fields are zero in the template, so that adding fills them, and counts them into the sum alike.
-        let first = u32::from(class) << 16 | octets as u32 & 0xffff;
-        let second = u32::from(identification) << 16 | u32::from(df) << 14;
+        let class = u32::from(taken.traffic_class & self.class_mask) << 16;
+        let df = taken.df & self.df_mask;
+        let identification = if self.identifies && df == 0 { automatic } else { 0 };
+        // The open bits are zero, so that adding fills them, and counts them into the sum alike.
+        let first = class | octets as u32 & 0xffff;
+        let second = u32::from(identification) << 16 | u32::from(df);
         let sum = u64::from(self.sum) + u64::from(first) + u64::from(second);
-        let [a, b, c, d, ..] = self.words;
-        let sum = u32::from(!ip::fold(sum));
-        let words = [a | first, b | second, c | sum, d, self.words[4]];
-        for (place, word) in head.as_chunks_mut::<4>().0.iter_mut().zip(words) {
-            *place = word.to_be_bytes();
-        }
+        let third = self.third | u32::from(!ip::fold(sum));
+        head[..8].copy_from_slice(&(self.first | u64::from(first) << 32 | u64::from(second)).to_be_bytes());
+        head[8..12].copy_from_slice(&third.to_be_bytes());
+        head[12..].copy_from_slice(&self.ends);
+    }
+
+    #[inline(never)]
+    fn write_ipv6(&self, packet: &mut [u8], octets: usize, taken: Taken) {
+        let Some(head) = packet.first_chunk_mut::<IPV6_HEADER>() else { return };
+        *head = self.ipv6.octets;
+        let class = u32::from(taken.traffic_class & self.class_mask) << 20;
+        let word = (self.first >> 32) as u32 | class | taken.flow_label & self.ipv6.label_mask;
+        head[..4].copy_from_slice(&word.to_be_bytes());
+        head[4..6].copy_from_slice(&((octets - IPV6_HEADER) as u16).to_be_bytes());
     }
 }
 
@@ -376,6 +390,10 @@ pub(crate) struct Released {
 pub(crate) fn release_tunnel(packet: &mut [u8], arrived: Arrived) -> Released {
     let [first, second] = packet.first_chunk::<2>().copied().unwrap_or_default();
     let old = if first >> 4 == 4 { second } else { first << 4 | second >> 4 };
+    // RFC 6040 §4.2, figure 4: its diagonal changes nothing.
+    if (old ^ arrived.traffic_class) & 3 == 0 && !arrived.take_dscp {
+        return Released { is_dropped: false, alarm: Alarm::None, inner_ecn: old & 3 };
+    }
     let (codepoint, alarm) = ecn::decapsulate(old, arrived.traffic_class);
     let dscp = if arrived.take_dscp { arrived.traffic_class } else { old };
     if let Some(codepoint) = codepoint {

@@ -92,9 +92,17 @@ impl ReplayWindow {
     #[inline]
     pub fn accept(&mut self, top: &mut u64, n: u64) -> Freshness {
         let freshness = self.check(*top, n);
-        if !freshness.is_fresh() {
-            return freshness;
+        if freshness.is_fresh() {
+            self.mark(top, n);
         }
+        freshness
+    }
+
+    /// Records `n`, which [`check`](Self::check) has just called fresh, moving `top` if `n` is beyond it.
+    ///
+    /// Only where nothing can have been recorded since; [`accept`](Self::accept) is for everybody else.
+    #[inline(always)]
+    pub fn mark(&mut self, top: &mut u64, n: u64) {
         if self.words.is_empty() {
             self.words = vec![0; ring_words(self.window)].into_boxed_slice();
         }
@@ -106,13 +114,15 @@ impl ReplayWindow {
         if let Some(word) = self.words.get_mut(slot) {
             *word |= 1 << (n & 63);
         }
-        Freshness::Fresh
     }
 
     /// Clears the words that the right edge passes on its way from `top` to `n`; none is shifted.
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self, top: u64, n: u64) {
         let steps = (n >> 6) - (top >> 6);
+        if steps == 0 {
+            return;
+        }
         if steps >= self.words.len() as u64 {
             self.words.fill(0);
             return;

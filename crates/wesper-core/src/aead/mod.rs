@@ -119,6 +119,12 @@ impl Nonce {
         Self { octets: octets.to_be_bytes() }
     }
 
+    /// Makes a nonce of a 4-octet salt and an 8-octet IV, both as numbers in network order.
+    #[inline(always)]
+    pub fn salted(salt: u32, iv: u64) -> Self {
+        Self { octets: (u128::from(salt) << 96 | u128::from(iv) << 32).to_be_bytes() }
+    }
+
     /// Takes a whole 12-octet nonce, for protocols that build their own.
     #[inline]
     pub fn whole(nonce: [u8; 12]) -> Self {
@@ -223,7 +229,7 @@ impl Context {
     ///
     /// body: the plaintext with its trailer, a multiple of the suite's block. icv: exactly the
     /// suite's ICV length. The nonce must be new under this key. On an error nothing is of use.
-    #[inline]
+    #[inline(always)]
     pub fn seal(
         &self,
         nonce: &Nonce,
@@ -234,6 +240,21 @@ impl Context {
         if icv.len() != usize::from(self.icv_octets) {
             return Err(SealError::IcvLength);
         }
+        match &self.kind {
+            Kind::Combined(aead) => aead.seal(nonce.first(), associated.front, body, icv),
+            _ => self.seal_other(nonce, associated, body, icv),
+        }
+    }
+
+    /// Does the same for the kinds that take more steps or a slower implementation.
+    #[inline(never)]
+    fn seal_other(
+        &self,
+        nonce: &Nonce,
+        associated: Associated<'_>,
+        body: &mut [u8],
+        icv: &mut [u8],
+    ) -> Result<(), SealError> {
         match &self.kind {
             Kind::Combined(aead) => aead.seal(nonce.first(), associated.front, body, icv),
             Kind::Gmac(aead) => {
@@ -248,7 +269,7 @@ impl Context {
     ///
     /// If the ICV does not hold, `body` is left as it came or zeroed, never plaintext. A body or ICV
     /// of a length that the suite can not have fails alike. The comparison takes constant time.
-    #[inline]
+    #[inline(always)]
     pub fn open(
         &self,
         nonce: &Nonce,
@@ -259,6 +280,21 @@ impl Context {
         if icv.len() != usize::from(self.icv_octets) {
             return Err(OpenError);
         }
+        match &self.kind {
+            Kind::Combined(aead) => aead.open(nonce.first(), associated.front, body, icv),
+            _ => self.open_other(nonce, associated, body, icv),
+        }
+    }
+
+    /// Does the same for the kinds that take more steps or a slower implementation.
+    #[inline(never)]
+    fn open_other(
+        &self,
+        nonce: &Nonce,
+        associated: Associated<'_>,
+        body: &mut [u8],
+        icv: &[u8],
+    ) -> Result<(), OpenError> {
         match &self.kind {
             Kind::Combined(aead) => aead.open(nonce.first(), associated.front, body, icv),
             Kind::Gmac(aead) => {

@@ -55,7 +55,6 @@ struct Shape {
     check_padding: bool,
     take_dscp: bool,
     may_resynchronise: bool,
-    has_selectors: bool,
 }
 
 impl Shape {
@@ -72,7 +71,6 @@ impl Shape {
             check_padding: profile.check_padding,
             take_dscp: profile.outer.is_some_and(|outer| outer.take_dscp),
             may_resynchronise: profile.esn && profile.resynchronise && profile.window != 0,
-            has_selectors: !profile.selectors.is_empty(),
             profile: Arc::clone(profile),
         }
     }

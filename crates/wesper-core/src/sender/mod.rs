@@ -61,10 +61,11 @@ pub struct Dropped {
 
 /// What the usual packet's path reads of a profile, worked out once.
 struct Usual {
-    template: Template,
     form: Form,
     /// Octets in front of the payload.
     front: usize,
+    icv: usize,
+    template: Template,
     pad_to: usize,
     last_sequence: u64,
 }
@@ -98,6 +99,7 @@ impl Shape {
             template,
             form,
             front: template.len() + form.front_octets(),
+            icv: form.icv_octets(),
             pad_to,
             last_sequence,
         });

@@ -6,10 +6,10 @@ use aes::cipher::BlockCipherEncrypt;
 
 use super::{Dropped, HEADROOM, Hot, Sealed, Sender, Shape, Store, TAILROOM, expand};
 use crate::batch::{GROUP, Ids, Job, Results, packet};
-use crate::esp::Numbers;
+use crate::esp::{Form, Numbers, USUAL_FRONT};
 use crate::events::{Event, EventKind, EventQueue};
 use crate::ip::{self, IPV4_HEADER, IPV6_HEADER, number};
-use crate::modes::{self, Enclosed, Taken, outer_identification};
+use crate::modes::{self, DF, Enclosed, Taken, outer_identification};
 use crate::profile::UdpEncapsulation;
 use crate::udp;
 use crate::verdict::DropReason;
@@ -35,12 +35,13 @@ impl Inside {
             if header < IPV4_HEADER || octets < header {
                 return None;
             }
-            let taken = Taken { traffic_class: head[1], dont_fragment: head[6] & 0x40 != 0, flow_label: 0 };
+            let taken =
+                Taken { traffic_class: head[1], df: u16::from_be_bytes([head[6], head[7]]) & DF, flow_label: 0 };
             Self { octets, next_header: number::IPV4, taken, is_packet: true }
         } else if head[0] >> 4 == 6 {
             let octets = IPV6_HEADER + usize::from(u16::from_be_bytes([head[4], head[5]]));
             let word = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
-            let taken = Taken { traffic_class: (word >> 20) as u8, dont_fragment: true, flow_label: word & 0xf_ffff };
+            let taken = Taken { traffic_class: (word >> 20) as u8, df: DF, flow_label: word & 0xf_ffff };
             Self { octets, next_header: number::IPV6, taken, is_packet: true }
         } else {
             return None;
@@ -159,17 +160,17 @@ impl Sender {
         done.map(|()| job.sequence)
     }
 
-    /// Finds the hot states of a group and reads what the packets will need of them, so that the misses overlap.
+    /// Finds the hot states of a group and reads of each what its packets will need, so that the misses overlap.
     fn look_up(&mut self, sas: impl Iterator<Item = u64>, numbers: &mut [u32; GROUP]) {
-        let (mut last, mut found) = (0, None);
+        let (mut last, mut found, mut read) = (0, 0, 0);
         for (number, sa) in numbers.iter_mut().zip(sas) {
             if sa != last {
-                (last, found) = (sa, self.hot_number(sa));
+                (last, found) = (sa, self.hot_number(sa).unwrap_or(0));
+                read ^= self.hots.get(found).map_or(0, |hot| hot.context_slot ^ hot.room);
             }
-            *number = found.unwrap_or(0);
+            *number = found;
         }
-        let read = |number: &u32| self.hots.get(*number).map_or(0, |hot| hot.context_slot ^ hot.mtu as u32);
-        black_box(numbers.iter().map(read).fold(0, |all, one| all ^ one));
+        black_box(read);
     }
 
     #[inline(always)]
@@ -198,13 +199,15 @@ impl Sender {
             & !hot.has_other_iv;
         let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
         let first = job.start.checked_sub(usual.front)?;
-        let head = usual.template.len();
-        let octets = head + usual.form.octets_around(payload);
-        let out = buf.get_mut(first..first + octets)?;
+        let body_octets = Form::usual_body(payload);
+        let octets = usual.front + body_octets + usual.icv;
+        let (front, rest) = buf.get_mut(first..)?.get_mut(..octets)?.split_at_mut_checked(usual.front)?;
+        let (body, icv) = rest.split_at_mut_checked(body_octets)?;
         let sequence = hot.sequence + 1;
-        usual.template.write(out, inside.taken, outer_identification(sequence, hot.spi));
+        usual.template.write(front, octets, inside.taken, outer_identification(sequence, hot.spi));
         let numbers = Numbers { spi: hot.spi, sequence, salt: hot.salt };
-        usual.form.seal_usual(context, numbers, inside.next_header, payload, out.get_mut(head..)?)?;
+        let front = front.last_chunk_mut::<USUAL_FRONT>()?;
+        usual.form.seal_usual(context, numbers, inside.next_header, payload, front, body, icv)?;
         hot.sequence = sequence;
         (job.start, job.len, job.sequence) = (first, octets, sequence);
         if hot.life.account(payload, now) {
@@ -255,7 +258,7 @@ impl Sender {
         let room = hot.room as usize;
         let mut payload = inside.octets + tfc.len();
         if payload > room {
-            let may_cut = shape.cut_after && inside.is_packet && !inside.taken.dont_fragment;
+            let may_cut = shape.cut_after && inside.is_packet && inside.taken.df == 0;
             if !(may_cut && payload <= shape.tunnel_room(u16::MAX) as usize) {
                 return Err(self.too_big(room));
             }
@@ -276,7 +279,7 @@ impl Sender {
         let octets = head + shape.form.octets_around(payload);
         let out = start.checked_sub(front).and_then(|first| buf.get_mut(first..first + octets));
         let Some(out) = out else { return Err(self.too_big(0)) };
-        template.write(out, inside.taken, outer_identification(sequence, hot.spi));
+        template.write(out, octets, inside.taken, outer_identification(sequence, hot.spi));
         let Some(frame) = out.get_mut(head..) else { return Err(self.too_big(0)) };
         if self.store.seal(number, hot, shape, inside.next_header, payload, frame).is_none() {
             return Err(self.refuse(DropReason::OutMode));
