@@ -222,4 +222,3 @@ def rust_source() -> str:
 
 def _camel(name: str) -> str:
     return "".join(word.capitalize() for word in name.split("_"))
-
