@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from wesper.crypto import SUITES
 from wesper.verdict import COUNTERS, DropReason, rust_source
 from wesper.wire import diagram
 from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
@@ -56,11 +57,31 @@ def formats() -> str:
     return "\n".join([*lines, ""])
 
 
+def suites() -> str:
+    """Return the page of cipher suites."""
+    lines = [
+        "# Suites",
+        "",
+        "Written from `src/wesper/crypto/suites.py` by `tools/generate.py`. Sizes in octets; the key is without its salt;",
+        "ENCR and INTEG are IKEv2's transform numbers.",
+        "",
+        "| suite | key | salt | IV sent | ICV | auth key | ENCR | INTEG | source |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{s.name}` | {', '.join(map(str, s.key_octets))} | {s.salt_octets} | {s.iv_octets} | {s.icv_octets} "
+        f"| {s.auth_key_octets or '–'} | {s.encr} | {s.integ or '–'} | {s.source} |"
+        for s in SUITES.values()
+    ]
+    return "\n".join([*lines, ""])
+
+
 def main(check: bool) -> int:
     """Write or check all files; return the exit code."""
     files = {
         "docs/drops.md": drops(),
         "docs/formats.md": formats(),
+        "docs/suites.md": suites(),
         "crates/wesper-core/src/verdict.rs": rust_source(),
     }
     stale = [name for name, text in files.items() if not (_ROOT / name).exists() or (_ROOT / name).read_text() != text]
