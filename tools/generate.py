@@ -62,8 +62,8 @@ def suites() -> str:
     lines = [
         "# Suites",
         "",
-        "Written from `src/wesper/crypto/suites.py` by `tools/generate.py`. Sizes in octets; the key is without its salt;",
-        "ENCR and INTEG are IKEv2's transform numbers.",
+        "Written from `src/wesper/crypto/suites.py` by `tools/generate.py`. Sizes in octets; the key is without its",
+        "salt; ENCR and INTEG are IKEv2's transform numbers.",
         "",
         "| suite | key | salt | IV sent | ICV | auth key | ENCR | INTEG | source |",
         "|---|---|---|---|---|---|---|---|---|",
