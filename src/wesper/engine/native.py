@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _native, crypto
-from ..errors import ConfigError, KeyMaterialError
+from ..errors import ConfigError, KeyMaterialError, UnsupportedError
 from ..sa import SA, Direction, Policy, Profile, SAState
 from ..sa.model import SPI_FIRST
 from ..verdict import REASON_BY_CODE, DropReason
@@ -69,6 +69,8 @@ class NativeEngine(_native.Engine, Engine):
 
     def __new__(cls, options: Options | None = None, *, provider: str | None = None) -> Self:
         options = options or Options()
+        if provider is not None and provider not in _native.providers():
+            raise UnsupportedError(f"AEAD provider {provider!r}", f"one of {', '.join(_native.providers())}")
         self = super().__new__(
             cls,
             options.iv_key,
