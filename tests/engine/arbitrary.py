@@ -239,7 +239,7 @@ def inner_payload(chance: random.Random) -> tuple[int, bytes]:
 
 def mangled(chance: random.Random, arriving: bytes) -> bytes:
     """What may become of a packet on its way, or at the hands of somebody there."""
-    if not arriving:
+    if len(arriving) < 2:
         return arriving
     kind = chance.randrange(9)
     is_ipv4 = arriving[0] >> 4 == 4
