@@ -78,7 +78,7 @@ pub(crate) fn packet<'a>(data: &'a [u8], offsets: &[u64], index: usize) -> &'a [
 }
 
 /// Packets that are looked up together, so that their cache misses overlap.
-pub(crate) const GROUP: usize = 64;
+pub(crate) const GROUP: usize = 32;
 
 /// One packet in a shared buffer, to be worked on in place; afterwards, what became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,8 +101,17 @@ impl Job {
         Self { sa, start, len, sequence: 0, reason: None }
     }
 
+    /// Notes what became of it.
+    #[inline(always)]
+    pub(crate) fn end(&mut self, done: Result<(), DropReason>) {
+        match done {
+            Ok(()) => self.reason = None,
+            Err(reason) => self.drop(reason),
+        }
+    }
+
     #[cold]
-    pub(crate) fn drop(&mut self, reason: DropReason) {
+    fn drop(&mut self, reason: DropReason) {
         (self.len, self.sequence, self.reason) = (0, 0, Some(reason));
     }
 }

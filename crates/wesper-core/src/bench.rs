@@ -32,11 +32,8 @@ pub enum Direction {
 }
 
 /// A provider alone: no SA, no header, 8 octets of AAD, a ring of distinct buffers in one allocation.
-///
-/// Each end has its own expanded keys, as two hosts have.
 pub struct ProviderBench {
     contexts: Vec<Context>,
-    openers: Vec<Context>,
     suite: &'static Suite,
     buffers: Vec<u8>,
     body_octets: usize,
@@ -64,7 +61,6 @@ impl ProviderBench {
         let body_octets = body_octets.min(MAX_BODY_OCTETS) / suite.block_octets * suite.block_octets;
         Ok(Self {
             contexts: (0..keys.max(1)).map(context).collect::<Result<_, _>>()?,
-            openers: (0..keys.max(1)).map(context).collect::<Result<_, _>>()?,
             suite,
             buffers: vec![0x2a; slots.max(1) * SLOT_OCTETS],
             body_octets,
@@ -108,7 +104,7 @@ impl ProviderBench {
 
     #[inline(never)]
     fn open_round(&mut self, first: u64) {
-        let (contexts, suite, octets) = (&self.openers, self.suite, self.body_octets);
+        let (contexts, suite, octets) = (&self.contexts, self.suite, self.body_octets);
         for ((number, slot), context) in
             (first..).zip(self.buffers.chunks_exact_mut(SLOT_OCTETS)).zip(contexts.iter().cycle())
         {

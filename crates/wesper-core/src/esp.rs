@@ -123,6 +123,12 @@ impl Form {
         HEADER + usize::from(self.iv_octets)
     }
 
+    /// Says whether the sequence number is one of 64 bits.
+    #[inline(always)]
+    pub(crate) fn esn(&self) -> bool {
+        self.esn
+    }
+
     /// Octets behind the ciphertext.
     #[inline(always)]
     pub(crate) fn icv_octets(&self) -> usize {
@@ -242,29 +248,22 @@ impl Form {
     }
 
     /// Does what [`Self::open`] does, for a form that [is usual](Self::is_usual).
+    ///
+    /// front: header and IV.
     #[inline(always)]
-    pub(crate) fn open_usual(&self, context: &Context, numbers: Numbers, packet: &mut [u8]) -> Result<(), OpenError> {
-        let (front, rest) = packet.split_first_chunk_mut::<USUAL_FRONT>().ok_or(OpenError)?;
-        let body_octets = rest.len().checked_sub(usize::from(self.icv_octets)).ok_or(OpenError)?;
-        let (body, icv) = rest.split_at_mut_checked(body_octets).ok_or(OpenError)?;
+    pub(crate) fn open_usual(
+        &self,
+        context: &Context,
+        numbers: Numbers,
+        front: &[u8; USUAL_FRONT],
+        body: &mut [u8],
+        icv: &[u8],
+    ) -> Result<(), OpenError> {
         let iv = u128::from_be_bytes(*front) as u64;
         let extended = numbers.extended();
         let associated = if self.esn { &extended[..12] } else { &front[..HEADER] };
         let nonce = Nonce::salted(u32::from_be_bytes(numbers.salt), iv);
         context.open(&nonce, Associated::front(associated), body, icv)
-    }
-
-    /// Reads the trailer as [`Self::trailer`] does, if it has the least padding as it should be; none else.
-    #[inline(always)]
-    pub(crate) fn usual_trailer(&self, packet: &[u8]) -> Option<(u8, usize)> {
-        let end = packet.len().checked_sub(usize::from(self.icv_octets))?;
-        let end = u64::from_be_bytes(*packet.get(..end)?.last_chunk()?);
-        let [.., pad, next_header] = end.to_be_bytes();
-        let padding = PADDING.get(usize::from(pad))?;
-        let payload = packet
-            .len()
-            .checked_sub(self.front_octets() + usize::from(self.icv_octets) + TRAILER + usize::from(pad))?;
-        (end & padding.mask & !0xff == padding.octets).then_some((next_header, payload))
     }
 
     /// Opens a packet that [`fits`](Self::fits), in place: what comes behind IV is plaintext then.
@@ -288,17 +287,11 @@ impl Form {
         context.open(&self.nonce(numbers.salt, iv), associated, body, icv)
     }
 
-    /// Reads the trailer of an opened packet: Next Header, and the payload's octets, none if the padding is wrong.
+    /// Where the plaintext of an opened packet is.
     #[inline(always)]
-    pub(crate) fn trailer(&self, packet: &[u8], check_padding: bool) -> (u8, Option<usize>) {
+    pub(crate) fn plaintext<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         let end = packet.len().saturating_sub(usize::from(self.icv_octets));
-        let plaintext = packet.get(self.front_octets()..end).unwrap_or_default();
-        let Some((rest, &[pad, next_header])) = plaintext.split_last_chunk::<TRAILER>() else { return (0, None) };
-        let Some(payload) = rest.len().checked_sub(usize::from(pad)) else { return (next_header, None) };
-        let padding = rest.get(payload..).unwrap_or_default();
-        // RFC 4303 §2.4: 1, 2, 3, ...
-        let whole = !check_padding || (1u8..=255).zip(padding).all(|(number, octet)| number == *octet);
-        (next_header, whole.then_some(payload))
+        packet.get(self.front_octets()..end).unwrap_or_default()
     }
 }
 
@@ -315,6 +308,26 @@ pub fn associated(suite: &'static Suite, spi: u32, sequence: u64, esn: bool, iv:
         front.extend(iv);
     }
     front
+}
+
+/// Reads the trailer of a plaintext: Next Header, and the payload's octets, none if the padding is wrong.
+pub(crate) fn trailer(plaintext: &[u8], check_padding: bool) -> (u8, Option<usize>) {
+    let Some((rest, &[pad, next_header])) = plaintext.split_last_chunk::<TRAILER>() else { return (0, None) };
+    let Some(payload) = rest.len().checked_sub(usize::from(pad)) else { return (next_header, None) };
+    let padding = rest.get(payload..).unwrap_or_default();
+    // RFC 4303 §2.4: 1, 2, 3, ...
+    let whole = !check_padding || (1u8..=255).zip(padding).all(|(number, octet)| number == *octet);
+    (next_header, whole.then_some(payload))
+}
+
+/// Does what [`trailer`] does where there are up to 3 octets of padding, as they should be; none else.
+#[inline(always)]
+pub(crate) fn usual_trailer(plaintext: &[u8]) -> Option<(u8, Option<usize>)> {
+    let end = *plaintext.last_chunk::<8>()?;
+    let [.., pad, next_header] = end;
+    let padding = PADDING.get(usize::from(pad))?;
+    let payload = plaintext.len() - TRAILER - usize::from(pad);
+    (u64::from_be_bytes(end) & padding.mask & !0xff == padding.octets).then_some((next_header, Some(payload)))
 }
 
 /// Octets of header and an IV of the usual length.

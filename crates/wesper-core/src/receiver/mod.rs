@@ -41,15 +41,24 @@ pub struct Opened {
     pub sequence: u64,
 }
 
-/// What the packet path reads of a profile, worked out once.
+/// What the usual packet's path reads of a profile, worked out once.
+struct Usual {
+    form: Form,
+    icv: usize,
+    inference_window: u32,
+    esn: bool,
+    check_padding: bool,
+    take_dscp: bool,
+}
+
+/// What any packet's path reads of a profile, worked out once.
 struct Shape {
+    /// None where no packet is usual.
+    usual: Option<Usual>,
     profile: Arc<Profile>,
     form: Form,
     /// The window from which the high half is inferred.
     inference_window: u32,
-    esn: bool,
-    /// Packets may be such as the usual path takes.
-    is_usual: bool,
     is_tunnel: bool,
     in_udp: bool,
     check_padding: bool,
@@ -61,15 +70,24 @@ impl Shape {
     fn new(profile: &Arc<Profile>) -> Self {
         let form = Form::new(profile.cipher(), profile.esn);
         let is_plain = profile.encapsulation.is_none() && profile.selectors.is_empty();
-        Self {
+        let inference_window = if profile.window == 0 { INFERENCE_WINDOW } else { profile.window };
+        let take_dscp = profile.outer.is_some_and(|outer| outer.take_dscp);
+        let usual = Usual {
             form,
-            is_usual: form.is_usual() && profile.mode == Mode::Tunnel && is_plain,
-            inference_window: if profile.window == 0 { INFERENCE_WINDOW } else { profile.window },
+            icv: form.icv_octets(),
+            inference_window,
             esn: profile.esn,
+            check_padding: profile.check_padding,
+            take_dscp,
+        };
+        Self {
+            usual: Some(usual).filter(|_| form.is_usual() && profile.mode == Mode::Tunnel && is_plain),
+            form,
+            inference_window,
             is_tunnel: profile.mode == Mode::Tunnel,
             in_udp: profile.encapsulation.is_some(),
             check_padding: profile.check_padding,
-            take_dscp: profile.outer.is_some_and(|outer| outer.take_dscp),
+            take_dscp,
             may_resynchronise: profile.esn && profile.resynchronise && profile.window != 0,
             profile: Arc::clone(profile),
         }

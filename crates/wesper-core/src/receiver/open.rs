@@ -7,7 +7,7 @@ use super::{Hot, Opened, Outcome, Receiver, Settings, Shape, Store};
 use crate::aead::OpenError;
 use crate::batch::{GROUP, Job, Results, packet};
 use crate::ecn::Alarm;
-use crate::esp::{self, Numbers};
+use crate::esp::{self, Numbers, USUAL_FRONT};
 use crate::events::{Event, EventKind, EventQueue, is_auditable};
 use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
 use crate::modes::{self, Arrived, Payload, inner_length};
@@ -53,10 +53,8 @@ impl Receiver {
             let packets = jobs.iter().map(|job| buf.get(job.start..job.start.saturating_add(job.len)));
             self.look_up(packets.map(Option::unwrap_or_default), &mut positions);
             for (job, position) in jobs.iter_mut().zip(positions) {
-                match self.open(buf, job, position, now) {
-                    Ok(()) => job.reason = None,
-                    Err(reason) => job.drop(reason),
-                }
+                let done = self.open(buf, job, position, now);
+                job.end(done);
             }
         }
     }
@@ -123,20 +121,21 @@ impl Receiver {
 
     /// Finds the rows of a group and reads what its packets will need, so that the misses overlap.
     fn look_up<'a>(&self, packets: impl Iterator<Item = &'a [u8]>, positions: &mut [u32; GROUP]) {
-        let mut spis = [0; GROUP];
-        let mut count = 0;
-        for (spi, packet) in spis.iter_mut().zip(packets) {
+        let mut packets = packets.peekable();
+        let Some(first) = packets.next().map(likely_spi) else { return };
+        if packets.peek().is_none_or(|packet| likely_spi(packet) == first) {
+            // Packets of one SA mostly come together. Others are found one by one.
+            *positions = [self.store.table.find(first).unwrap_or(NOT_FOUND); GROUP];
+            return;
+        }
+        let mut spis = [first; GROUP];
+        let mut count = 1;
+        let [_, others @ ..] = &mut spis;
+        for (spi, packet) in others.iter_mut().zip(packets) {
             *spi = likely_spi(packet);
             count += 1;
         }
-        let spis = spis.get(..count).unwrap_or_default();
-        let Some(first) = spis.first() else { return };
-        if spis.iter().all(|spi| spi == first) {
-            // Packets of one SA mostly come together.
-            *positions = [self.store.table.find(*first).unwrap_or(NOT_FOUND); GROUP];
-            return;
-        }
-        self.store.table.find_many(spis, positions);
+        self.store.table.find_many(spis.get(..count).unwrap_or_default(), positions);
         black_box(positions.iter().take(count).fold(0, |read, position| read ^ self.touch(*position)));
     }
 
@@ -159,32 +158,34 @@ impl Receiver {
     /// The usual packet, and nothing that needs a decision: none, and nothing done, if it is not.
     ///
     /// Usual: ESP right behind an IPv4 header without options, SAs found by SPI alone, tunnel mode without selectors,
-    /// a suite whose IV is the sequence number, the key expanded, no limit near, the number fresh.
-    /// What it does is what [`Self::open_datagram`] does.
+    /// a suite whose IV is the sequence number, the key expanded, no limit of time near, the number fresh. What it
+    /// does is what [`Self::open_datagram`] does.
     #[inline(always)]
     fn open_usual(&mut self, buf: &mut [u8], job: &mut Job, position: u32, now: u64) -> Option<Result<(), DropReason>> {
         let received = buf.get_mut(job.start..)?.get_mut(..job.len)?;
         let (head, rest) = received.split_first_chunk_mut::<IPV4_HEADER>()?;
-        let [first, traffic_class, length @ .., _, _] = *head.first_chunk::<6>()?;
-        let octets = usize::from(u16::from_be_bytes(length)).checked_sub(IPV4_HEADER)?;
+        let octets = usize::from(u16::from_be_bytes([head[2], head[3]])).checked_sub(IPV4_HEADER)?;
         let is_fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
-        if (first != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | !self.by_addresses.is_empty() {
+        if (head[0] != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | !self.by_addresses.is_empty() {
             return None;
         }
         let body = rest.get_mut(..octets)?;
         let (spi, low) = esp::locate(body)?;
-        let row = self.store.table.row(position).filter(|row| row.spi == spi)?;
-        let number = row.hot;
+        let number = self.store.table.row(position).filter(|row| row.spi == spi)?.hot;
         let hot = self.hots.get_mut(number)?;
         let shape = self.profiles.shape(hot.profile)?;
-        let sequence = hot.fresh(shape, low)?;
-        let is_simple = shape.is_usual
-            & (now < hot.life.check_ns())
-            & shape.form.fits(octets)
+        let usual = shape.usual.as_ref()?;
+        let sequence = hot.fresh(usual.esn, usual.inference_window, low)?;
+        let (front, rest) = body.split_first_chunk_mut::<USUAL_FRONT>()?;
+        let body_octets = rest.len().checked_sub(usual.icv)?;
+        let (body, icv) = rest.split_at_mut_checked(body_octets)?;
+        let is_simple = !hot.life.is_due(now)
+            & (body_octets >= 8)
+            & (body_octets & 3 == 0)
             & (hot.failures_in_a_row < self.settings.simple_failures);
         let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
         let numbers = Numbers { spi, sequence, salt: hot.salt };
-        if shape.form.open_usual(context, numbers, body).is_err() {
+        if usual.form.open_usual(context, numbers, front, body, icv).is_err() {
             hot.failed();
             let about = About { sa: Some(hot.id), spi, low };
             return Some(Err(self.outcome.refuse(DropReason::Auth, about, received, 0, now)));
@@ -194,27 +195,19 @@ impl Receiver {
             Some(window) => window.mark(&mut hot.top, sequence),
             None => hot.top = hot.top.max(sequence),
         }
-        let (next_header, payload) = match shape.form.usual_trailer(body) {
-            Some((next_header, payload)) => (next_header, Some(payload)),
-            None => shape.form.trailer(body, shape.check_padding),
-        };
-        if hot.life.account(payload.unwrap_or(0), now) {
-            let whose = hot.whose(&shape.profile);
-            hot.life.look(&whose, u64::MAX, now, &mut self.outcome.events);
-            self.any_expired |= hot.life.expired;
-        }
         (job.sa, job.sequence) = (hot.id, sequence);
-        let Some(payload) = payload else { return Some(Err(self.outcome.drop(DropReason::BadPadding))) };
-        let inner_at = shape.form.front_octets();
-        let inner = body.get_mut(inner_at..).and_then(|rest| rest.get_mut(..payload)).unwrap_or_default();
-        let arrived = Arrived { traffic_class, take_dscp: shape.take_dscp };
-        Some(match self.outcome.release_tunnel(arrived, hot.id, next_header, inner, now) {
-            Ok(len) => {
-                (job.start, job.len) = (job.start + IPV4_HEADER + inner_at, len);
-                Ok(())
-            }
-            Err(reason) => Err(reason),
-        })
+        let (next_header, payload) =
+            esp::usual_trailer(body).unwrap_or_else(|| esp::trailer(body, usual.check_padding));
+        if hot.life.account(payload.unwrap_or(0), now) {
+            self.any_expired |= hot.look(shape, now, &mut self.outcome.events);
+        }
+        let Some(inner) = payload.and_then(|payload| body.get_mut(..payload)) else {
+            return Some(Err(self.outcome.drop(DropReason::BadPadding)));
+        };
+        let arrived = Arrived { traffic_class: head[1], take_dscp: usual.take_dscp };
+        Some(self.outcome.release_tunnel(arrived, job.sa, next_header, inner, now).map(|len| {
+            (job.start, job.len) = (job.start + IPV4_HEADER + USUAL_FRONT, len);
+        }))
     }
 
     /// Opens any packet.
@@ -263,7 +256,7 @@ impl Receiver {
             return Err(self.outcome.drop(DropReason::Truncated));
         };
         // §3.4.3: verify the window before, update it after the ICV.
-        let Some(mut sequence) = hot.fresh(shape, low) else {
+        let Some(mut sequence) = hot.fresh(shape.form.esn(), shape.inference_window, low) else {
             hot.replays += 1;
             return Err(self.outcome.refuse(DropReason::Replay, about, received, datagram.flow_label, now));
         };
@@ -280,12 +273,10 @@ impl Receiver {
             let event = Event::of(EventKind::Resynchronised, now, hot.id);
             self.outcome.events.tell(Event { sequence: low, ..event });
         }
-        let (next_header, payload) = shape.form.trailer(body, shape.check_padding);
+        let (next_header, payload) = esp::trailer(shape.form.plaintext(body), shape.check_padding);
         let is_newest = hot.accept(sequence);
         if hot.life.account(payload.unwrap_or(0), now) | is_due {
-            let whose = hot.whose(&shape.profile);
-            hot.life.look(&whose, u64::MAX, now, &mut self.outcome.events);
-            self.any_expired |= hot.life.expired;
+            self.any_expired |= hot.look(shape, now, &mut self.outcome.events);
         }
         if let Some(port) = port.filter(|_| is_newest) {
             hot.follow_peer(shape, received, port, now, &mut self.outcome.events);
@@ -485,10 +476,18 @@ impl Hot {
         self.life.is_expired(&whose, now, events)
     }
 
+    /// Looks at the limits, one of which may be reached; returns whether the hard lifetime is over.
+    #[cold]
+    fn look(&mut self, shape: &Shape, now: u64, events: &mut EventQueue) -> bool {
+        let whose = self.whose(&shape.profile);
+        self.life.look(&whose, u64::MAX, now, events);
+        self.life.expired
+    }
+
     /// Returns the full number of a received low half, none if it is not fresh.
     #[inline(always)]
-    fn fresh(&self, shape: &Shape, low: u32) -> Option<u64> {
-        let sequence = if shape.esn { infer_esn(self.top, shape.inference_window, low)? } else { low.into() };
+    fn fresh(&self, esn: bool, inference_window: u32, low: u32) -> Option<u64> {
+        let sequence = if esn { infer_esn(self.top, inference_window, low)? } else { low.into() };
         let window = self.window.as_ref();
         window.is_none_or(|window| window.check(self.top, sequence).is_fresh()).then_some(sequence)
     }

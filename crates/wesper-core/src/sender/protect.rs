@@ -115,10 +115,7 @@ impl Sender {
                 } else {
                     self.protect(number, buf, job, &[], now)
                 };
-                match done {
-                    Ok(()) => job.reason = None,
-                    Err(dropped) => job.drop(dropped.reason),
-                }
+                job.end(done.map_err(|dropped| dropped.reason));
             }
         }
     }
