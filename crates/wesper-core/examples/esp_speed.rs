@@ -8,7 +8,8 @@ use wesper_core::aead::Provider;
 use wesper_core::bench::{Direction, EspBench, ProviderBench};
 use wesper_core::suite::Suite;
 
-const PACKETS: u64 = 60_000;
+const PACKETS: u64 = 65_536;
+const SLOTS: usize = 256;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let rounds = std::env::args().nth(1).map_or(Ok(9), |text| text.parse())?;
@@ -22,10 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 if !names.iter().zip(2..).all(|(name, place)| only(place, name)) {
                     continue;
                 }
-                let slots = 256.max(sas);
-                let mut esp = EspBench::new(*provider, suite, 16, sas, slots, octets)?;
+                let mut esp = EspBench::new(*provider, suite, 16, sas, SLOTS, octets)?;
                 let body = esp.body_octets(suite);
-                let mut alone = ProviderBench::new(*provider, suite, 16, sas, slots, body)?;
+                let mut alone = ProviderBench::new(*provider, suite, 16, sas, SLOTS, body)?;
                 for direction in [Direction::Seal, Direction::Open] {
                     let mut times: [Vec<f64>; 3] = Default::default();
                     let mut ratios: [Vec<f64>; 2] = Default::default();

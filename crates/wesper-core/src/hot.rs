@@ -1,95 +1,27 @@
-//! What an SA gets with its first packet: counters, a replay window, and a place among the
-//! expanded keys. Idle SAs have none of it.
+//! What SAs get besides their rows: a place among the expanded keys with the first packet, and the
+//! little that few of them have.
 
 use std::collections::HashMap;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::aead::Context;
-use crate::replay::ReplayWindow;
 use crate::suite::MAX_AUTH_KEY_OCTETS;
-
-/// The state of an SA that has seen a packet.
-#[derive(Default)]
-pub struct Hot {
-    /// Packets that passed every check.
-    pub packets: u64,
-    /// Octets of those packets, as the lifetimes count them.
-    pub bytes: u64,
-    /// Packets whose ICV did not hold.
-    pub integrity_failed: u64,
-    /// Packets that the replay window refused.
-    pub replays: u64,
-    /// When the last packet passed, seconds on the caller's clock.
-    pub last_used_s: u32,
-    /// ICV failures since the last packet that passed (RFC 4303 appendix A3).
-    pub consecutive_failures: u32,
-    /// When resynchronisation was last tried, seconds on the caller's clock.
-    pub resync_tried_s: u32,
-    /// Where the expanded key was last put; [`ContextCache::get`] says whether it is still there.
-    pub context_slot: u32,
-    /// The replay window, inbound and only with anti-replay on.
-    pub window: Option<ReplayWindow>,
-}
-
-/// The hot states, numbered from 1 so that 0 in a row means none.
-#[derive(Default)]
-pub struct HotSlab {
-    states: Vec<Hot>,
-    free: Vec<u32>,
-}
-
-impl HotSlab {
-    /// Adds a state and returns its number, from 1; none after 2^32 - 2 states.
-    pub fn insert(&mut self, hot: Hot) -> Option<u32> {
-        if let Some(number) = self.free.pop() {
-            *self.get_mut(number)? = hot;
-            return Some(number);
-        }
-        let number = u32::try_from(self.states.len() + 1).ok().filter(|number| *number < u32::MAX)?;
-        self.states.push(hot);
-        Some(number)
-    }
-
-    /// Returns the state with this number; none for 0.
-    #[inline]
-    pub fn get(&self, number: u32) -> Option<&Hot> {
-        self.states.get((number as usize).wrapping_sub(1))
-    }
-
-    /// Returns the state with this number for writing; none for 0.
-    #[inline]
-    pub fn get_mut(&mut self, number: u32) -> Option<&mut Hot> {
-        self.states.get_mut((number as usize).wrapping_sub(1))
-    }
-
-    /// Takes a state out. Call it once for a number: the next insert gets the number again.
-    pub fn remove(&mut self, number: u32) -> Option<Hot> {
-        let hot = std::mem::take(self.get_mut(number)?);
-        self.free.push(number);
-        Some(hot)
-    }
-}
 
 /// Slots that are allocated together; they never move, so no copy of a key is left behind.
 const BLOCK_SLOTS: usize = 64;
-
-struct Slot {
-    /// Number of the hot state whose key this is; 0 if free.
-    owner: u32,
-    /// Set by use, cleared by the passing hand.
-    used: bool,
-    context: Option<Context>,
-}
 
 /// Expanded keys of the SAs in use, a bounded number: an idle SA's would cost nine times its row.
 ///
 /// A full cache gives the slot of one that was not used since the hand last passed (clock eviction).
 /// A miss costs one key expansion, about 100 ns for AES-GCM.
 pub struct ContextCache {
-    blocks: Vec<Vec<Slot>>,
+    blocks: Vec<Vec<Option<Context>>>,
+    /// By slot: number of the hot state whose key it is; 0 if free. Apart, as a key fills many cache lines.
+    owners: Vec<u32>,
+    /// By slot: set by use, cleared by the passing hand.
+    used: Vec<bool>,
     free: Vec<u32>,
-    len: usize,
     capacity: usize,
     hand: usize,
 }
@@ -104,18 +36,18 @@ impl ContextCache {
     /// Makes an empty cache of `capacity` contexts, at least 1. Memory comes with use.
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, u32::MAX as usize - 1);
-        Self { blocks: Vec::new(), free: Vec::new(), len: 0, capacity, hand: 0 }
+        Self { blocks: Vec::new(), owners: Vec::new(), used: Vec::new(), free: Vec::new(), capacity, hand: 0 }
     }
 
     /// Returns the context in `slot` if it is still that of `owner`, and marks it used.
-    #[inline]
+    #[inline(always)]
     pub fn get(&mut self, slot: u32, owner: u32) -> Option<&Context> {
-        let slot = self.slot_mut(slot as usize)?;
-        if slot.owner != owner {
+        let at = slot as usize;
+        if *self.owners.get(at)? != owner {
             return None;
         }
-        slot.used = true;
-        slot.context.as_ref()
+        *self.used.get_mut(at)? = true;
+        self.blocks.get(at / BLOCK_SLOTS)?.get(at % BLOCK_SLOTS)?.as_ref()
     }
 
     /// Puts a context in and returns its slot, evicting another if the cache is full.
@@ -124,27 +56,24 @@ impl ContextCache {
     pub fn insert(&mut self, owner: u32, context: Context) -> u32 {
         let at = match self.free.pop() {
             Some(slot) => slot as usize,
-            None if self.len < self.capacity => self.append(),
+            None if self.owners.len() < self.capacity => self.append(),
             None => self.evict(),
         };
-        if let Some(slot) = self.slot_mut(at) {
-            // Assigning drops, and so wipes, the one that was here.
-            *slot = Slot { owner, used: true, context: Some(context) };
-        }
+        self.put(at, owner, Some(context));
         at as u32
     }
 
     /// Wipes the context in `slot` if it is that of `owner`. To be called when an SA goes.
     pub fn release(&mut self, slot: u32, owner: u32) {
-        if let Some(place) = self.slot_mut(slot as usize).filter(|place| owner != 0 && place.owner == owner) {
-            *place = Slot { owner: 0, used: false, context: None };
+        if owner != 0 && self.owners.get(slot as usize) == Some(&owner) {
+            self.put(slot as usize, 0, None);
             self.free.push(slot);
         }
     }
 
     /// Returns the number of contexts held.
     pub fn len(&self) -> usize {
-        self.len - self.free.len()
+        self.owners.len() - self.free.len()
     }
 
     /// Says whether no context is held.
@@ -152,29 +81,35 @@ impl ContextCache {
         self.len() == 0
     }
 
-    #[inline]
-    fn slot_mut(&mut self, at: usize) -> Option<&mut Slot> {
-        self.blocks.get_mut(at / BLOCK_SLOTS)?.get_mut(at % BLOCK_SLOTS)
+    /// Fills a slot. Assigning drops, and so wipes, the context that was there.
+    fn put(&mut self, at: usize, owner: u32, context: Option<Context>) {
+        let is_used = context.is_some();
+        let place = self.blocks.get_mut(at / BLOCK_SLOTS).and_then(|block| block.get_mut(at % BLOCK_SLOTS));
+        if let (Some(place), Some(owned), Some(used)) = (place, self.owners.get_mut(at), self.used.get_mut(at)) {
+            (*place, *owned, *used) = (context, owner, is_used);
+        }
     }
 
     fn append(&mut self) -> usize {
-        if self.len.is_multiple_of(BLOCK_SLOTS) {
+        let at = self.owners.len();
+        if at.is_multiple_of(BLOCK_SLOTS) {
             self.blocks.push(Vec::with_capacity(BLOCK_SLOTS));
         }
         if let Some(block) = self.blocks.last_mut() {
-            block.push(Slot { owner: 0, used: false, context: None });
+            block.push(None);
         }
-        self.len += 1;
-        self.len - 1
+        self.owners.push(0);
+        self.used.push(false);
+        at
     }
 
     /// Turns the hand to the first slot that was not used since it last passed.
     fn evict(&mut self) -> usize {
         loop {
             let at = self.hand;
-            self.hand = (self.hand + 1) % self.len;
-            match self.slot_mut(at) {
-                Some(slot) if slot.used => slot.used = false,
+            self.hand = (self.hand + 1) % self.owners.len();
+            match self.used.get_mut(at) {
+                Some(used) if *used => *used = false,
                 _ => return at,
             }
         }
@@ -237,18 +172,6 @@ mod tests {
     fn context(octet: u8) -> Context {
         let suite = Suite::by_name("aes-gcm-16").expect("a suite");
         Context::new(Provider::AwsLc, suite, &[octet; 16], &[]).expect("16 octets")
-    }
-
-    #[test]
-    fn numbers_of_hot_states_start_at_one_and_come_back() {
-        let mut slab = HotSlab::default();
-        let hot = |packets| Hot { packets, ..Hot::default() };
-        assert_eq!((slab.insert(hot(7)), slab.insert(hot(8))), (Some(1), Some(2)));
-        assert!(slab.get(0).is_none() && slab.get(3).is_none());
-        assert_eq!(slab.remove(1).map(|hot| hot.packets), Some(7));
-        assert_eq!(slab.insert(hot(9)), Some(1));
-        assert_eq!(slab.get(1).map(|hot| hot.packets), Some(9));
-        assert_eq!(slab.get_mut(2).map(|hot| hot.packets), Some(8));
     }
 
     #[test]

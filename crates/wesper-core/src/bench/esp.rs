@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Direction, SLOT_OCTETS};
+use super::{AHEAD, Direction, SLOT_OCTETS, WARM_UP};
 use crate::aead::Provider;
 use crate::batch::{Ids, Job};
 use crate::profile::{InstallError, Options, Profile, Sa};
@@ -29,6 +29,7 @@ pub struct EspBench {
     buffers: Vec<u8>,
     jobs: Vec<Job>,
     around: usize,
+    serial: usize,
 }
 
 impl EspBench {
@@ -70,12 +71,15 @@ impl EspBench {
         let slots = slots.max(1);
         let inner = inner_packet(inner_octets.clamp(20, MAX_INNER_OCTETS));
         let jobs = ids.iter().cycle().take(slots).map(|id| Job::new(*id, 0, 0)).collect();
-        let mut bench = Self { sender, receiver, ids, inner, buffers: vec![0; slots * SLOT_OCTETS], jobs, around: 0 };
-        // The first round makes hot states, expanded keys and windows.
-        bench.restore();
-        bench.protect();
-        bench.around = bench.jobs.first().map_or(0, |job| job.len);
-        bench.open();
+        let mut bench =
+            Self { sender, receiver, ids, inner, buffers: vec![0; slots * SLOT_OCTETS], jobs, around: 0, serial: 0 };
+        // The first rounds make hot states, expanded keys and windows.
+        for _ in 0..=sas / slots {
+            bench.restore();
+            bench.protect();
+            bench.around = bench.jobs.first().map_or(0, |job| job.len);
+            bench.open();
+        }
         Ok(bench)
     }
 
@@ -93,12 +97,9 @@ impl EspBench {
     pub fn nanoseconds(&mut self, direction: Direction, packets: u64) -> f64 {
         let slots = self.jobs.len() as u64;
         let rounds = packets.div_ceil(slots).max(1);
-        let spent = match direction {
+        let spent: Duration = match direction {
             Direction::Seal => (0..rounds).map(|_| self.protect_round()).sum(),
-            Direction::Open => (0..rounds)
-                .step_by(AHEAD)
-                .map(|round| self.open_rounds(AHEAD.min((rounds - round) as usize)))
-                .sum::<Duration>(),
+            Direction::Open => (0..rounds.div_ceil(AHEAD)).map(|turn| self.open_rounds(rounds - turn * AHEAD)).sum(),
         };
         spent.as_nanos() as f64 / (rounds * slots) as f64
     }
@@ -110,25 +111,24 @@ impl EspBench {
         start.elapsed()
     }
 
-    /// Times rounds of packets that were protected before, so that the sender's state is not in the way.
-    fn open_rounds(&mut self, rounds: usize) -> Duration {
-        let mut rings = Vec::new();
-        for _ in 0..=rounds {
-            self.restore();
-            self.protect();
-            let packets = self.jobs.iter().flat_map(|job| &self.buffers[job.start..job.start + job.len]);
-            rings.push((packets.copied().collect::<Vec<u8>>(), self.jobs.clone()));
+    /// Times up to [`AHEAD`] rounds of what was protected before, after some that are not timed.
+    fn open_rounds(&mut self, rounds: u64) -> Duration {
+        let mut protected = Vec::new();
+        for _ in 0..WARM_UP + rounds.min(AHEAD) {
+            self.protect_round();
+            let mut ring = Vec::with_capacity(self.jobs.len() * self.around);
+            self.jobs.iter().for_each(|job| ring.extend_from_slice(&self.buffers[job.start..job.start + job.len]));
+            protected.push((ring, self.jobs.clone()));
         }
         let mut spent = Duration::ZERO;
-        for (round, (packets, jobs)) in rings.into_iter().enumerate() {
-            self.jobs = jobs;
-            for (job, packet) in self.jobs.iter().zip(packets.chunks_exact(self.around)) {
+        for (round, (ring, jobs)) in (0..).zip(protected) {
+            self.jobs.copy_from_slice(&jobs);
+            for (job, packet) in self.jobs.iter().zip(ring.chunks_exact(self.around)) {
                 self.buffers[job.start..job.start + job.len].copy_from_slice(packet);
             }
             let start = Instant::now();
             self.open();
-            // The first one brings the receiver's state back into the caches.
-            spent += if round == 0 { Duration::ZERO } else { start.elapsed() };
+            spent += if round < WARM_UP { Duration::ZERO } else { start.elapsed() };
         }
         spent
     }
@@ -159,7 +159,8 @@ impl EspBench {
 
     /// Puts fresh inner packets into the ring.
     fn restore(&mut self) {
-        let ids = self.ids.iter().cycle();
+        let ids = self.ids.iter().cycle().skip(self.serial % self.ids.len());
+        self.serial += self.jobs.len();
         for (at, ((slot, job), id)) in
             self.buffers.chunks_exact_mut(SLOT_OCTETS).zip(&mut self.jobs).zip(ids).enumerate()
         {
@@ -181,8 +182,6 @@ impl EspBench {
     }
 }
 
-/// Rounds of packets that are protected ahead.
-const AHEAD: usize = 16;
 /// A time, nanoseconds.
 const NOW: u64 = 1_000_000_007;
 
