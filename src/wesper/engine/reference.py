@@ -553,7 +553,9 @@ class ReferenceEngine(Engine):
         self._drops[reason] += 1
 
     def _tell(self, event: Event) -> None:
-        if len(self._events) < self.options.events:
+        # Anybody can cause audits: half of the room stays free for events that somebody has to act on.
+        room = (self.options.events + 1) // 2 if event.kind is EventKind.AUDIT else self.options.events
+        if len(self._events) < room:
             self._events.append(event)
         else:
             self.lost_events += 1
