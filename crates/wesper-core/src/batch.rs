@@ -117,7 +117,7 @@ impl Job {
 }
 
 /// How often each code has dropped a packet.
-pub(crate) struct Drops([u64; CODES]);
+pub(crate) struct Drops(pub(crate) [u64; CODES]);
 
 impl Drops {
     pub(crate) const fn new() -> Self {

@@ -226,6 +226,7 @@ impl Form {
     ///
     /// front: header and IV. body: [`Self::usual_body`] octets. None if the lengths are others.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "the caller has cut the frame already")]
     pub(crate) fn seal_usual(
         &self,
         context: &Context,

@@ -233,7 +233,7 @@ fn translate(datagram: &Datagram, buf: &mut [u8], start: usize, outer: &Outer) -
         let kept = kept.get_mut(..options)?;
         kept.copy_from_slice(buf.get(payload - options..payload)?);
         // The pseudo header with padding and options is a multiple of 8.
-        let padding = if options % 8 == 0 { 4 } else { 0 };
+        let padding = if options.is_multiple_of(8) { 4 } else { 0 };
         let octets = PSEUDO_HEADER + padding + options;
         let place = buf.get_mut(payload.checked_sub(octets)?..payload)?;
         let (head, rest) = place.split_first_chunk_mut::<PSEUDO_HEADER>()?;

@@ -212,7 +212,13 @@ impl Receiver {
 
     /// Opens any packet.
     #[inline(never)]
-    fn open_any(&mut self, buf: &mut [u8], job: &mut Job, position: u32, now: u64) -> Result<(), DropReason> {
+    pub(super) fn open_any(
+        &mut self,
+        buf: &mut [u8],
+        job: &mut Job,
+        position: u32,
+        now: u64,
+    ) -> Result<(), DropReason> {
         match buf.get(job.start..job.start.saturating_add(job.len)).and_then(ip::parse) {
             Some(datagram) => self.open_datagram(buf, job, datagram, position, now),
             None => Err(self.outcome.drop(DropReason::BadIp)),

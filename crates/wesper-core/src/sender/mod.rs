@@ -561,4 +561,4 @@ pub(crate) fn inner_mtu(profile: &Profile, form: &Form, mtu: u16) -> usize {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -224,7 +224,14 @@ impl Sender {
     }
 
     #[inline(never)]
-    fn protect_any(&mut self, number: u32, buf: &mut [u8], job: &mut Job, tfc: &[u8], now: u64) -> Result<(), Dropped> {
+    pub(super) fn protect_any(
+        &mut self,
+        number: u32,
+        buf: &mut [u8],
+        job: &mut Job,
+        tfc: &[u8],
+        now: u64,
+    ) -> Result<(), Dropped> {
         match Inside::of(buf.get(job.start..job.start.saturating_add(job.len)).unwrap_or_default()) {
             Some(inside) => self.tunnel(number, buf, job, inside, tfc, now),
             None => Err(self.refuse(DropReason::OutBadPacket)),
