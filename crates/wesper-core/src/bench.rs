@@ -15,8 +15,9 @@ use crate::suite::Suite;
 
 pub use esp::{EspBench, MAX_INNER_OCTETS};
 
-/// Octets from one buffer of the ring to the next.
-pub const SLOT_OCTETS: usize = 2048;
+/// Octets from one buffer of the ring to the next: 2048 and three cache lines, an odd number of lines, so that the
+/// buffers do not all fall into the same few sets of a cache.
+pub const SLOT_OCTETS: usize = 2048 + 3 * 64;
 /// Octets before the body: SPI, sequence number and IV.
 const HEADER_OCTETS: usize = 16;
 /// Longest body that leaves room for header and ICV in a slot.

@@ -3,6 +3,7 @@
 //! It shares nothing with the outbound half, so that two threads can run them at once.
 
 mod open;
+mod outcome;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

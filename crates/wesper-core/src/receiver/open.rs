@@ -1,21 +1,19 @@
 //! A packet's way in (RFC 4303 §3.4): in place, the usual case in one straight line.
 
 use std::hint::black_box;
-use std::net::IpAddr;
 
-use super::{Hot, Opened, Outcome, Receiver, Settings, Shape, Store};
+use super::outcome::About;
+use super::{Hot, Opened, Receiver, Settings, Shape, Store};
 use crate::aead::OpenError;
 use crate::batch::{GROUP, Job, Results, packet};
-use crate::ecn::Alarm;
 use crate::esp::{self, Numbers, USUAL_FRONT};
-use crate::events::{Event, EventKind, EventQueue, is_auditable};
+use crate::events::{Event, EventKind, EventQueue};
 use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
-use crate::modes::{self, Arrived, Payload, inner_length};
+use crate::modes::{self, Arrived, Payload};
 use crate::profile::SECOND;
 use crate::protocol::Protocol;
 use crate::replay::infer_esn;
 use crate::sad::NOT_FOUND;
-use crate::selectors::Way;
 use crate::udp;
 use crate::verdict::DropReason;
 
@@ -30,6 +28,9 @@ struct Located {
     /// Source port, if it came in UDP.
     port: Option<u16>,
 }
+
+/// So many SAs lie near, in the second-level cache: reading their state ahead costs more than it saves.
+const NEAR_SAS: usize = 1 << 12;
 
 impl Receiver {
     /// Opens one packet in place.
@@ -136,7 +137,9 @@ impl Receiver {
             count += 1;
         }
         self.store.table.find_many(spis.get(..count).unwrap_or_default(), positions);
-        black_box(positions.iter().take(count).fold(0, |read, position| read ^ self.touch(*position)));
+        if self.store.table.len() > NEAR_SAS {
+            black_box(positions.iter().take(count).fold(0, |read, position| read ^ self.touch(*position)));
+        }
     }
 
     /// Reads of an SA what its packets will need.
@@ -355,122 +358,6 @@ impl Receiver {
         let (source, destination) = ip::addresses(received)?;
         let exact = self.by_addresses.get(&(spi, destination, Some(source)));
         exact.or_else(|| self.by_addresses.get(&(spi, destination, None))).copied()
-    }
-}
-
-/// What an audit event says of a packet.
-#[derive(Clone, Copy, Default)]
-struct About {
-    sa: Option<u64>,
-    spi: u32,
-    low: u32,
-}
-
-impl Outcome {
-    /// Counts a drop that leaves no trace in the audit log.
-    #[cold]
-    fn drop(&mut self, reason: DropReason) -> DropReason {
-        self.drops.count(reason)
-    }
-
-    /// Counts a drop, and audits it if it is auditable.
-    #[cold]
-    fn refuse(&mut self, reason: DropReason, about: About, received: &[u8], flow_label: u32, now: u64) -> DropReason {
-        if self.audit && is_auditable(reason) {
-            self.tell_audit(reason, about, ip::addresses(received), flow_label, now);
-        }
-        self.drops.count(reason)
-    }
-
-    fn tell_audit(
-        &mut self,
-        reason: DropReason,
-        about: About,
-        ends: Option<(IpAddr, IpAddr)>,
-        flow_label: u32,
-        now: u64,
-    ) {
-        self.events.tell(Event {
-            sa: about.sa,
-            reason: Some(reason),
-            spi: about.spi,
-            sequence: about.low,
-            source: ends.map(|(source, _)| source),
-            destination: ends.map(|(_, destination)| destination),
-            flow_label,
-            ..Event::new(EventKind::Audit, now)
-        });
-    }
-
-    /// Makes the inner packet of a tunnel what it has to be, and returns its octets.
-    #[inline(always)]
-    fn release_tunnel(
-        &mut self,
-        arrived: Arrived,
-        sa: u64,
-        next_header: u8,
-        inner: &mut [u8],
-        now: u64,
-    ) -> Result<usize, DropReason> {
-        // RFC 4303 §2.7: what is longer than the packet says is TFC padding.
-        let total = inner_length(next_header, inner);
-        let Some(packet) = total.and_then(|total| inner.get_mut(..total)) else {
-            let is_dummy = next_header == number::NO_NEXT_HEADER;
-            return Err(self.drop(if is_dummy { DropReason::Dummy } else { DropReason::BadInner }));
-        };
-        let released = modes::release_tunnel(packet, arrived);
-        if released.alarm != Alarm::None {
-            self.events.tell(Event {
-                limit: released.alarm.name(),
-                inner: released.inner_ecn,
-                outer: arrived.traffic_class & 3,
-                ..Event::of(EventKind::EcnAlarm, now, sa)
-            });
-        }
-        if released.is_dropped {
-            return Err(self.drop(DropReason::EcnDrop));
-        }
-        Ok(packet.len())
-    }
-
-    /// Puts the inner packet together in any mode, and holds it to the SA's selectors (RFC 4301 §5.2 step 4).
-    #[inline(never)]
-    fn release(
-        &mut self,
-        shape: &Shape,
-        datagram: &Datagram,
-        buf: &mut [u8],
-        payload: Payload,
-        about: About,
-        now: u64,
-    ) -> Result<(usize, usize), DropReason> {
-        // The received header may be overwritten.
-        let ends = buf.get(payload.start..).and_then(ip::addresses);
-        let (start, len) = if shape.is_tunnel {
-            let inner = buf.get_mut(payload.at..payload.at + payload.octets).unwrap_or_default();
-            let arrived = Arrived { traffic_class: datagram.traffic_class, take_dscp: shape.take_dscp };
-            (payload.at, self.release_tunnel(arrived, about.sa.unwrap_or(0), payload.next_header, inner, now)?)
-        } else if payload.next_header == number::NO_NEXT_HEADER {
-            return Err(self.drop(DropReason::Dummy));
-        } else {
-            let profile = &shape.profile;
-            modes::release(profile.mode, datagram, buf, payload, profile.inner.as_ref())
-                .map_err(|reason| self.drop(reason))?
-        };
-        let selectors = &shape.profile.selectors;
-        if selectors.is_empty() {
-            return Ok((start, len));
-        }
-        let Some(flow) = buf.get(start..start + len).and_then(ip::flow) else {
-            return Err(self.drop(DropReason::BadInner));
-        };
-        if selectors.iter().any(|selector| selector.matches(&flow, Way::Inbound)) {
-            return Ok((start, len));
-        }
-        if self.audit {
-            self.tell_audit(DropReason::SelectorMismatch, about, ends, datagram.flow_label, now);
-        }
-        Err(self.drop(DropReason::SelectorMismatch))
     }
 }
 
