@@ -135,6 +135,9 @@ def _ping(here: str, there: str, sizes: tuple[int, ...]) -> None:
 
 
 if __name__ == "__main__":
+    # Libraries have started threads by now, and only a process with one thread may make a user namespace.
+    if child := os.fork():
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     try:
         print(make(Path(sys.argv[1])))
     except WesperError as error:
