@@ -87,9 +87,7 @@ def demo(*, output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("
     faults = sum(_compare(console, protected, output / f"opened-{name}.pcapng", sas, name, original) for name in built)
     faults += _second_opinion(console, protected, sas, output / "esp_sa", tally)
     if "native" not in built:
-        console.print(
-            "  native: not built here; install Rust (rustup, or Debian's cargo-web rustc-web), then make build"
-        )
+        console.print("  native     not built here: install Rust (rustup, or cargo-web rustc-web), then make build")
 
     _step(console, 5, "Speed on this traffic, one core")
     console.print(_speed(sas[0], original, built))
