@@ -16,19 +16,16 @@ from pathlib import Path
 
 from ..errors import WesperError
 from ..pcap import Interface, LinkType, create_capture
-from ..protocols.ip import checksum, parse, pseudo_header
-from ..wire.link import Ethernet
-from ..wire.numbers import TCP, UDP
+from ..protocols.ip import checksum
 from .namespace import enter, raise_loopback
+from .rings import ETH_P_ALL, summed
 
 MTU = 1400
 V4 = ("127.0.0.1", "127.0.0.2")
 V6 = ("fd00::1", "fd00::2")
 MARKER = b"the quick brown fox is in the clear; "
-_ETH_P_ALL = 0x0003
 _PACKET_OUTGOING = 4
 _SNAP = 65536
-_ETHERNET = Ethernet.SIZE
 
 
 def make(path: Path, seconds: float = 0.6) -> int:
@@ -43,7 +40,7 @@ def make(path: Path, seconds: float = 0.6) -> int:
 
 def _capture(path: Path, talk: Callable[[float], None], seconds: float) -> int:
     """Capture all of `lo` while talk runs.   Every packet passes lo twice; the way out is taken."""
-    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
     sniffer.bind(("lo", 0))
     sniffer.settimeout(0.3)
@@ -60,22 +57,8 @@ def _capture(path: Path, talk: Callable[[float], None], seconds: float) -> int:
                     return count
                 continue
             if kind == _PACKET_OUTGOING:
-                writer.write(_summed(frame), time.time_ns(), interface=interface)
+                writer.write(summed(frame), time.time_ns(), interface=interface)
                 count += 1
-
-
-def _summed(frame: bytes) -> bytes:
-    """Do what a network card would have done: the kernel leaves TCP's and UDP's checksums to it, on loopback too."""
-    datagram = parse(frame[_ETHERNET:])
-    place = {TCP: 16, UDP: 6}.get(datagram.upper) if datagram is not None else None
-    if datagram is None or place is None:
-        return frame
-    header, segment = datagram.header, bytearray(datagram.packet[datagram.upper_at :])
-    segment[place : place + 2] = b"\0\0"
-    pseudo = pseudo_header(header.source, header.destination, datagram.upper, len(segment))
-    total = checksum(pseudo + segment)
-    segment[place : place + 2] = struct.pack(">H", total or (0xFFFF if datagram.upper == UDP else 0))
-    return frame[: _ETHERNET + datagram.upper_at] + segment
 
 
 def _talk(seconds: float) -> None:
