@@ -33,7 +33,7 @@ class Route:
 
 
 def routes_of(node: str, links: Sequence[tuple[End, End]], forwarding: Collection[str]) -> list[Route]:
-    """Return the routes that a node needs to every network that it is not on itself; of equal paths the first link's."""
+    """Return the routes that a node needs to every network that it is not on itself; of equal paths the first's."""
     around: dict[str, list[tuple[End, End]]] = {}
     for one, other in links:
         around.setdefault(one.node, []).append((one, other))
