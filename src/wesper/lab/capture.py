@@ -61,7 +61,8 @@ class LabCapture:
         self.close()
 
     def _failure(self) -> WesperError:
-        self._process.wait()
+        self._closed = True
+        self._process.communicate()
         return CaptureFailed(f"the capture {self.path} ended early")
 
 

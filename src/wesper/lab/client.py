@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from ..errors import ConfigError, UnsupportedError, WesperError
@@ -52,7 +53,8 @@ class Client:
         self._control = control
         self._process = process
         self._lock = threading.Lock()
-        _, descriptors = self.ask({"op": "hello"})
+        # A keeper that was started here says hello, or what it lacks, by itself.
+        _, descriptors = self.ask({"op": "hello"} if process is None else None)
         self.pid, self.user = descriptors[0], descriptors[1] if len(descriptors) > 1 else -1
 
     @classmethod
@@ -108,11 +110,12 @@ class Client:
             expected = f"one of {', '.join(labs)}" if labs else "one that you have started"
             raise ConfigError(f"no lab {name} to be had", key="lab", expected=expected) from None
 
-    def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
-        """Send a request and return answer and descriptors.   Raises OSError as the keeper had it, or LabGone."""
+    def ask(self, request: dict[str, Any] | None) -> tuple[dict[str, Any], list[int]]:
+        """Send a request, if there is one, and return answer and descriptors.   Raises OSError as the keeper had it, or LabGone."""
         with self._lock:
             try:
-                self._control.send(json.dumps(request).encode())
+                if request is not None:
+                    self._control.send(json.dumps(request).encode())
                 data, descriptors, _, _ = socket.recv_fds(self._control, _MAX_MESSAGE, _MAX_DESCRIPTORS)
             except (ConnectionError, BrokenPipeError):
                 data, descriptors = b"", []
@@ -155,6 +158,14 @@ class Client:
     def descriptors(self, namespace: int) -> list[int]:
         """Return the descriptors that `command` needs."""
         return [descriptor for descriptor in (self.user, self.pid, namespace) if descriptor >= 0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def forget(self) -> None:
         """In a forked copy of this process: let go of the lab without ending it."""

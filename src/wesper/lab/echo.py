@@ -60,7 +60,7 @@ def _await(sock: socket.socket, version: int, wanted: bytes, start: float, timeo
         try:
             data = sock.recv(1 << 16)
         except OSError:  # nothing came, or an ICMP error did
-            continue
+            return None
         if version == 4:
             data = data[(data[0] & 15) * 4 :]
         if data[0] == reply and data[4:8] == wanted:

@@ -3,12 +3,12 @@
 `Impairment` says what shall happen; a `Wire` does it to one direction of a link:
 
 >>> wire = Wire(Impairment.of(delay="10ms", loss="25%"), seed="example")
->>> for number in range(8):
-...     wire.receive(bytes([number]), now=0)
+>>> for number in range(4):
+...     wire.receive(b"frame %d" % number, now=0)
 >>> wire.poll_transmit(now=0), wire.deadline()
 (None, 10000000)
->>> [wire.poll_transmit(now=10_000_000) for _ in range(3)]
-[b'\\x00', b'\\x01', b'\\x02']
+>>> wire.poll_transmit(now=10_000_000), wire.counters.waiting
+(b'frame 0', 2)
 
 A packet meets, in this order: the size limit, loss, duplication, the rate with the queue before it, the delay,
 reordering.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from . import units
 
 DEFAULT_QUEUE_OCTETS = 256_000
 REORDER_DISTANCE = 3
+_GROUP = -1
 REORDER_WAIT_NS = 20_000_000
 """A packet held back leaves at the latest after this time, if too few others come to overtake it."""
 
@@ -84,6 +85,15 @@ class Impairment:
         return {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
 
 
+def as_written(words: Mapping[str, float | int]) -> list[str]:
+    """Return `Impairment.words` as people write them.
+
+    >>> as_written(Impairment.of(loss=0.05, delay="10ms", rate="1.5mbit").words())
+    ['loss 5%', 'delay 10ms', 'rate 1500kbit']
+    """
+    return [f"{key} {_WRITERS[name](words[name])}" for key, (name, _) in KEYS.items() if name in words]
+
+
 KEYS: Mapping[str, tuple[str, Any]] = {
     "loss": ("loss", units.probability),
     "delay": ("delay_ns", units.nanoseconds),
@@ -95,6 +105,16 @@ KEYS: Mapping[str, tuple[str, Any]] = {
     "drop_above": ("drop_above", units.octets),
 }
 """What people write, the field it sets, and what turns the one into the other."""
+_WRITERS: Mapping[str, Callable[[float], str]] = {
+    "loss": units.percent_text,
+    "delay_ns": units.duration_text,
+    "jitter_ns": units.duration_text,
+    "reorder": units.percent_text,
+    "duplicate": units.percent_text,
+    "rate_bps": units.rate_text,
+    "queue_octets": str,
+    "drop_above": str,
+}
 _DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Impairment)}
 
 
@@ -139,6 +159,7 @@ class Wire:
     seed: str
     counters: Counters = field(default_factory=Counters)
     _random: random.Random = field(init=False)
+    _group_random: random.Random = field(init=False)
     _free_at: int = 0
     _last_due: int = 0
     _line: deque[tuple[int, bytes, int]] = field(default_factory=deque)
@@ -147,6 +168,7 @@ class Wire:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._group_random = random.Random(f"{self.seed} group")
 
     def receive(self, frame: bytes, now: int, header_octets: int = 14) -> None:
         """Take a frame that one end has sent.
@@ -155,26 +177,31 @@ class Wire:
         """
         impairment, counters = self.impairment, self.counters
         counters.received += 1
+        # The kernel's own chatter (ARP, neighbour and multicast discovery) comes at random times. It goes to groups,
+        # has a source of chance of its own and overtakes nobody, so that it shifts no unicast packet's fate.
+        group = bool(frame and frame[0] & 1)
+        chance = self._group_random if group else self._random
         # INVARIANT: four numbers are drawn for every packet, so that an option changed on the way shifts no other's.
-        lost, twice, late, early = (self._random.random() for _ in range(4))
+        lost, twice, late, early = (chance.random() for _ in range(4))
         if impairment.drop_above is not None and len(frame) - header_octets > impairment.drop_above:
             counters.too_big += 1
         elif lost < impairment.loss:
             counters.lost += 1
         else:
             behind = int(late / impairment.reorder * REORDER_DISTANCE) + 1 if late < impairment.reorder else 0
-            if self._enqueue(frame, now, early, behind) and twice < impairment.duplicate:
-                counters.duplicated += self._enqueue(frame, now, early, 0)
+            if self._enqueue(frame, now, early, _GROUP if group else behind) and twice < impairment.duplicate:
+                counters.duplicated += self._enqueue(frame, now, early, _GROUP if group else 0)
 
     def poll_transmit(self, now: int) -> bytes | None:
         """Return the next frame that leaves at the other end by now, or None."""
         while not self._ready and self._line and self._line[0][0] <= now:
             due, frame, behind = self._line.popleft()
-            if behind:
+            if behind > 0:
                 self._held.append(_Held(frame, behind, due + REORDER_WAIT_NS))
             else:
                 self._ready.append(frame)
-                self._overtake()
+                if behind != _GROUP:
+                    self._overtake()
         if not self._ready:
             self._release(lambda held: held.until <= now)
         if not self._ready:
@@ -213,7 +240,7 @@ class Wire:
             held.overtaken += 1
         self._release(lambda held: held.overtaken >= held.overtaken_by)
 
-    def _release(self, is_due: Any) -> None:
+    def _release(self, is_due: Callable[[_Held], bool]) -> None:
         due = [held for held in self._held if is_due(held)]
         if due:
             self._held = [held for held in self._held if not is_due(held)]

@@ -154,12 +154,16 @@ def _answer_one(keeper: Keeper, client: socket.socket) -> bool:
             answer, descriptors = keeper.answer(json.loads(data))
         except OSError as error:
             answer = {"error": error.errno}
-        socket.send_fds(client, [json.dumps(answer).encode()], descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        _send(client, answer, descriptors)
     except OSError:
         return False
     return True
+
+
+def _send(client: socket.socket, answer: dict[str, Any], descriptors: list[int]) -> None:
+    socket.send_fds(client, [json.dumps(answer).encode()], descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def main() -> None:
@@ -179,7 +183,9 @@ def main() -> None:
         return
     die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans of the lab come here and leave no zombies
-    serve(Keeper(user), control, listener, owner)
+    keeper = Keeper(user)
+    _send(control, *keeper.on_hello({}))  # unasked, as the error would come
+    serve(keeper, control, listener, owner)
 
 
 if __name__ == "__main__":

@@ -254,9 +254,9 @@ class Lab:
         return self._wire
 
     def await_carrier(self, link: Link) -> None:
-        """Return when both ends of a link that is up may send."""
+        """Return when both ends of a link that is up send and take packets."""
         until = time.monotonic() + _CARRIER_S
-        while not all(end.node.netlink.has_carrier(end.name) for end in link.ends):
+        while not all(end.is_ready() for end in link.ends):
             if time.monotonic() > until:
                 raise UnsupportedError(f"link {link.name}", "its interfaces got no carrier")
             time.sleep(0.001)
@@ -295,7 +295,11 @@ class Lab:
                 networks = networks[:1]
         try:
             nets = [ip_network(each) for each in networks]
-            return [[ip_interface(f"{net[place]}/{net.prefixlen}") for net in nets] for place in (1, 2)]
+            # Networks of two addresses have none to spare: RFC 3021 §2.1, RFC 6164 §5.
+            return [
+                [ip_interface((net[place + (net.num_addresses > 2)], net.prefixlen)) for net in nets]
+                for place in (0, 1)
+            ]
         except (ValueError, IndexError) as error:
             raise ConfigError(str(error), key="networks", expected='["192.0.2.0/24", "2001:db8::/64"]') from None
 

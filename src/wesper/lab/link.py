@@ -45,6 +45,15 @@ def ask_forwarder(client: Client, number: int, request: dict[str, Any]) -> dict[
     return answer
 
 
+def both_ways(seen: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Return a plain link's counters, by the node that packets went toward, of its interfaces' by node."""
+    one, other = seen
+    return {
+        there: {"received": seen[here]["tx_packets"], "sent": seen[there]["rx_packets"]}
+        for here, there in ((one, other), (other, one))
+    }
+
+
 class Link:
     """A link between two nodes."""
 
@@ -92,12 +101,7 @@ class Link:
         """
         if self.forwarded:
             return {toward: each["counters"] for toward, each in self._ask({}).items()}
-        seen = {end.node.name: end.node.netlink.statistics(end.name) for end in self.ends}
-        one, other = seen
-        return {
-            there: {"received": seen[here]["tx_packets"], "sent": seen[there]["rx_packets"]}
-            for here, there in ((one, other), (other, one))
-        }
+        return both_ways({end.node.name: end.node.netlink.statistics(end.name) for end in self.ends})
 
     def capture(
         self,

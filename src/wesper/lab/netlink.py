@@ -19,14 +19,14 @@ NLA_F_NESTED = 0x8000
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _NLMSG_ERROR, _NLM_F_CAPPED, _NLM_F_ACK_TLVS, _NLMSGERR_ATTR_MSG = 2, 0x100, 0x200, 1
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR = 16, 17, 18, 20, 21
-_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWNEIGH = 24, 25, 28
+_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE, _RTM_NEWNEIGH = 24, 25, 26, 28
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_STATS64 = 1, 3, 4, 18, 23
 _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 26, 28, 1, 2, 1
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 254, 4, 1, 2
 _IFF_UP, _IFF_RUNNING = 1, 0x40
 _STATS64 = ("rx_packets", "tx_packets", "rx_octets", "tx_octets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped")
 
@@ -145,6 +145,17 @@ class Netlink:
     def add_address(self, name: str, address: Address) -> None:
         """Give an interface an address; IPv6 without duplicate detection, so that it can be used at once."""
         self._address(_RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, name, address)
+
+    def has_address(self, address: Address) -> bool:
+        """Tell whether packets to an address are taken here; IPv6 needs a moment for that when a link comes up."""
+        body = struct.pack("BBBBBBBBI", _family(address.packed), 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0)
+        try:
+            answer = self.request(
+                f"route to {address.ip}", _RTM_GETROUTE, 0, body + attribute(_RTA_DST, address.packed)
+            )
+        except NetlinkError:
+            return False
+        return answer[7] == _RTN_LOCAL
 
     def delete_address(self, name: str, address: Address) -> None:
         """Take an address from an interface."""

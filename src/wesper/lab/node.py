@@ -35,6 +35,8 @@ _QUIET = {
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/accept_ra": "0",
     "net/ipv4/ping_group_range": "0 0",
+    # The first address of a network can go without the others.
+    "net/ipv4/conf/all/promote_secondaries": "1",
 }
 _FORWARDING = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 
@@ -62,11 +64,17 @@ class Interface:
                 return str(address.ip)
         raise ConfigError(f"{self} has no IPv{version} address", key="addresses")
 
+    def is_ready(self) -> bool:
+        """Tell whether this end has a carrier and takes packets to its addresses."""
+        netlink = self.node.netlink
+        return netlink.has_carrier(self.name) and all(netlink.has_address(each) for each in self.addresses)
+
     def add_address(self, address: str) -> None:
         """Add an address with its prefix length; the others learn of it and of its network."""
         self.addresses.append(ip_interface(address))
         self.node.netlink.add_address(self.name, self.addresses[-1])
         self.node.lab.refresh()
+        self.node.lab.await_carrier(self.link)
 
     def remove_address(self, address: str) -> None:
         """Take an address away; with the last of its network the routes there go too."""

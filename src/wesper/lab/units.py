@@ -45,6 +45,25 @@ def probability(given: str | int | float, key: str) -> float:
     return share
 
 
+def percent_text(share: float) -> str:
+    """Return a probability as `probability` takes it."""
+    return f"{share * 100:.6g}%"
+
+
+def duration_text(ns: float) -> str:
+    """Return a duration as `nanoseconds` takes it, in the largest unit that needs no fraction."""
+    return _in_units(ns, {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1})
+
+
+def rate_text(bps: float) -> str:
+    """Return a rate as `bits_per_second` takes it."""
+    return _in_units(bps, {"gbit": 10**9, "mbit": 10**6, "kbit": 10**3, "bit": 1})
+
+
+def _in_units(value: float, units: dict[str, int]) -> str:
+    return next(f"{value // scale:.0f}{unit}" for unit, scale in units.items() if value % scale == 0 and value >= scale)
+
+
 def _scaled(text: str, key: str, units: dict[str, int], expected: str) -> float:
     found = _QUANTITY.fullmatch(text)
     if found is None or found[2].lower() not in units:
