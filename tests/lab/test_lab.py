@@ -358,6 +358,15 @@ def test_programs_run_inside_and_say_how_they_ended() -> None:
             assert process.stdout.readline() == b"ready\n"
             process.terminate()
             assert process.wait(20) == 5
+        counting = "trap 'echo came' INT; echo ready; while read line; do :; done; while read line; do :; done"
+        with b.spawn(["sh", "-c", counting], stdin=-1, stdout=-1) as process:
+            assert process.stdout.readline() == b"ready\n"
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == b"came\n"
+            process.kill()
+        with b.spawn(["sh", "-c", "echo said; exec >&-; exec sleep 1000"], stdout=-1) as process:
+            assert process.stdout.read() == b"said\n"  # the program has closed it, nobody else keeps it open
+            process.kill()
         with pytest.raises(subprocess.TimeoutExpired):
             a.run(["sleep", "1000"], timeout=0.1)
 

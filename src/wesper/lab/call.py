@@ -15,7 +15,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from ..errors import WesperError
 from .client import Client
-from .join import HANDED_ON, join, wait
+from .join import BLOCKED, join, wait
 
 T = TypeVar("T")
 
@@ -92,16 +92,15 @@ class Call(Generic[T]):
 
 def _child(client: Client, namespace: int, writing: int, function: Callable[[], Any]) -> NoReturn:
     """Join, call, answer. The first copy stays outside of the lab, for new PIDs are for children alone."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+    client.forget()
     try:
-        child = join(client.user, client.pid, namespace)
+        pipes = join(client.user, client.pid, namespace)
     except OSError as error:
         _answer(writing, (False, CallDied(f"can't enter the lab: {error.strerror}")))
         os._exit(1)
-    client.forget()
-    if child:
-        os.close(writing)
-        wait(child)
+    if pipes:
+        wait(pipes)
     code = 1
     try:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -111,7 +111,10 @@ class Client:
             raise ConfigError(f"no lab {name} to be had", key="lab", expected=expected) from None
 
     def ask(self, request: dict[str, Any] | None) -> tuple[dict[str, Any], list[int]]:
-        """Send a request, if there is one, and return answer and descriptors.   Raises OSError as the keeper had it, or LabGone."""
+        """Send a request, if there is one, and return answer and descriptors.
+
+        Raises OSError as the keeper had it, or LabGone.
+        """
         with self._lock:
             try:
                 if request is not None:
@@ -175,6 +178,9 @@ class Client:
         """End the connection; if the keeper was started here, the lab with all that runs in it, and wait for that."""
         if self._control.fileno() < 0:
             return
+        if self._process is not None:
+            with contextlib.suppress(OSError, LabGone):
+                self.ask({"op": "end"})
         self._control.close()
         for descriptor in (self.pid, self.user):
             if descriptor >= 0:

@@ -8,7 +8,6 @@ network namespaces vanish with their last process and descriptor. There is nothi
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
@@ -18,41 +17,19 @@ import struct
 import sys
 from typing import Any
 
-# include/uapi/linux/sched.h, prctl.h
-CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-_PR_SET_PDEATHSIG = 1
+if __name__ == "__main__":  # by path: no package around
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    from syscalls import (  # type: ignore[import-not-found]
+        CLONE_NEWNET,
+        CLONE_NEWPID,
+        die_with_parent,
+        setns,
+        unshare,
+    )
+else:
+    from .syscalls import CLONE_NEWNET, CLONE_NEWPID, die_with_parent, setns, unshare
+
 _MAX_MESSAGE = 1 << 20
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def unshare(flags: int) -> bool:
-    """Leave namespaces for new ones, in a new user namespace if need be, where this process's user is root.
-
-    flags: CLONE_NEWPID and CLONE_NEWNET. The process must have one thread.   Returns whether there is a new user
-    namespace.   Raises OSError.
-    """
-    uid, gid = os.geteuid(), os.getegid()
-    if uid == 0 and _libc.unshare(flags) == 0:
-        return False
-    if _libc.unshare(flags | CLONE_NEWUSER) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
-    return True
-
-
-def setns(descriptor: int) -> None:
-    """Move this process into the namespace of a descriptor, from now on or, of PIDs, its children.   Raises OSError."""
-    if _libc.setns(descriptor, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 class Keeper:
@@ -62,6 +39,8 @@ class Keeper:
         self._user = user
         self._namespaces: dict[str, int] = {}
         self._description = ""
+        self.ended = False
+        """Whether the owner wants the end; a copy of its socket in a forked process may keep that open."""
 
     def answer(self, request: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         """Return the answer and the descriptors that go with it; those not kept here are closed by the caller."""
@@ -107,6 +86,11 @@ class Keeper:
         self._description = request["text"]
         return {}, []
 
+    def on_end(self, _: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+        """End the lab, if it is the owner who asks."""
+        self.ended = True
+        return {}, []
+
     def on_description(self, _: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
         """Return what the lab looks like."""
         return {"text": self._description}, []
@@ -130,7 +114,7 @@ def serve(keeper: Keeper, control: socket.socket, listener: socket.socket, owner
                     poll.register(client, select.POLLIN)
                 else:
                     client.close()
-            elif not _answer_one(keeper, clients[descriptor]):
+            elif not _answer_one(keeper, clients[descriptor]) or (keeper.ended and descriptor == control.fileno()):
                 if descriptor == control.fileno():
                     return
                 poll.unregister(descriptor)

@@ -8,8 +8,8 @@ import socket
 import struct
 
 from ..errors import UnsupportedError
-from .keeper import CLONE_NEWNET, unshare
 from .offloads import set_offloads
+from .syscalls import CLONE_NEWNET, unshare
 
 # include/uapi/linux/sockios.h, if.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFMTU, _SIOCGIFINDEX = 0x8913, 0x8914, 0x8916, 0x8922, 0x8933
