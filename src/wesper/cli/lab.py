@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..errors import ConfigError, WesperError
 from ..lab.client import Client, running
 from ..lab.impair import as_written
 from ..lab.lab import Lab
@@ -114,7 +114,8 @@ def list_(*, json: _Json = False) -> int:
     """
     labs: list[dict[str, Any]] = []
     for name in running():
-        with contextlib.suppress(ConfigError), Client.connect(name) as client:  # not if it is another user's
+        # Another user's, or one that is being made or ending right now, is left out.
+        with contextlib.suppress(WesperError), Client.connect(name) as client:
             labs.append(client.description())
     if json:
         rows = [

@@ -150,9 +150,11 @@ class Client:
         self.ask({"op": "describe", "text": json.dumps(description)})
 
     def description(self) -> dict[str, Any]:
-        """Return the description that was left."""
+        """Return the description that was left.   Raises ConfigError if none was yet."""
         text = self.ask({"op": "description"})[0]["text"]
-        return dict(json.loads(text)) if text else {}
+        if not text:
+            raise ConfigError(f"lab {self.name} is still being made", key="lab")
+        return dict(json.loads(text))
 
     def command(self, namespace: int, words: list[str]) -> list[str]:
         """Return the words that run a command in a network namespace; `descriptors` must be passed along."""

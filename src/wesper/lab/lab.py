@@ -63,6 +63,7 @@ class Lab:
         self._running: list[subprocess.Popen[Any] | Call[Any]] = []
         self._unsettled: list[Link] = []
         self._ipv6 = Path("/proc/sys/net/ipv6").exists()
+        self.client.describe(self.describe())
 
     def __enter__(self) -> Self:
         return self

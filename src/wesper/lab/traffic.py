@@ -1,6 +1,6 @@
 """Mixed real traffic, made on the spot and captured: `python -m wesper.lab.traffic OUT`.
 
-The kernel's own TCP, UDP, ICMP and ICMPv6 talk over the loopback of a network namespace of this process's own.
+The kernel's own TCP, UDP, ICMP and ICMPv6 talk over the loopback of a host of a lab.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from ..errors import WesperError
 from ..pcap import Interface, LinkType, create_capture
 from ..protocols.ip import checksum
-from .namespace import enter, raise_loopback
+from .lab import Lab
+from .loopback import raise_loopback
 from .rings import ETH_P_ALL, summed
 
 MTU = 1400
@@ -31,9 +32,13 @@ _SNAP = 65536
 def make(path: Path, seconds: float = 0.6) -> int:
     """Write a capture of mixed traffic to path and return the number of packets.
 
-    Changes this process's namespaces.   Raises UnsupportedError where it can't have its own.
+    Raises UnsupportedError where there are no network namespaces.
     """
-    enter()
+    with Lab() as lab:
+        return lab.host("traffic").call(_make, path, seconds)
+
+
+def _make(path: Path, seconds: float) -> int:
     raise_loopback(MTU, V6)
     return _capture(path, _talk, seconds)
 

@@ -1,4 +1,4 @@
-"""A network namespace for this process, and the few things that its loopback needs; no tools, no privilege."""
+"""What the loopback of a fresh network namespace needs."""
 
 from __future__ import annotations
 
@@ -7,27 +7,11 @@ import ipaddress
 import socket
 import struct
 
-from ..errors import UnsupportedError
 from .offloads import set_offloads
-from .syscalls import CLONE_NEWNET, unshare
 
 # include/uapi/linux/sockios.h, if.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFMTU, _SIOCGIFINDEX = 0x8913, 0x8914, 0x8916, 0x8922, 0x8933
 _IFF_UP = 1
-
-
-def enter() -> None:
-    """Move this process into a network namespace of its own, inside a user namespace unless it is root.
-
-    The process must have one thread.   Raises UnsupportedError.
-    """
-    try:
-        unshare(CLONE_NEWNET)
-    except OSError as error:
-        raise UnsupportedError(
-            "a network namespace",
-            f"unshare says {error.strerror!r}; allow user namespaces (sysctl user.max_user_namespaces)",
-        ) from None
 
 
 def raise_loopback(mtu: int, addresses: tuple[str, ...]) -> None:
