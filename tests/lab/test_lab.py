@@ -23,6 +23,8 @@ from wesper.protocols.ip import checksum, parse, pseudo_header
 pytestmark = pytest.mark.usefixtures("namespaces")
 Eventually = Callable[[Callable[[], object]], None]
 IP_MTU, UDP_SEGMENT = 14, 103
+QUIET = ["10.9.0.0/24"]
+"""Without IPv6, so that the kernel has no multicast messages of its own that would be counted."""
 
 
 def receiver(node: Node) -> socket.socket:
@@ -98,10 +100,9 @@ def test_tcp_crosses_a_bad_link_whole(family: int) -> None:
 
 
 def test_fate_of_every_packet_is_that_of_the_model(eventually: Eventually) -> None:
-    # No IPv6, so that the kernel's own messages do not come in between.
     with Lab(seed="lab") as lab:
         a, b = lab.host("a"), lab.host("b")
-        link = lab.link(a, b, networks=["10.9.0.0/24"], loss="30%", duplicate="10%", seed=11)
+        link = lab.link(a, b, networks=QUIET, loss="30%", duplicate="10%", seed=11)
         model = Wire(Impairment.of(loss="30%", duplicate="10%"), "11 a-b toward 1")
         expected = []
         with receiver(b) as here, a.socket() as there:
@@ -183,7 +184,7 @@ def test_rate_fills_the_queue_and_drops_what_is_more(eventually: Eventually) -> 
 
 
 def test_impairment_changes_at_run_time_in_one_direction() -> None:
-    with pair(forwarder=True) as lab:
+    with pair(forwarder=True, networks=QUIET) as lab:
         a, b = lab
         link = lab.links["a-b"]
         assert all(a.ping(b, count=2))
@@ -303,7 +304,7 @@ def test_capture_of_a_router_has_every_packet_on_each_interface(tmp_path: Path) 
 
 def test_capture_of_a_bad_link_shows_what_left_and_what_arrived(tmp_path: Path, eventually: Eventually) -> None:
     path = tmp_path / "link.pcapng"
-    with pair(loss="40%", seed=2) as lab:
+    with pair(loss="40%", seed=2, networks=QUIET) as lab:
         a, b = lab
         link = lab.links["a-b"]
         with link.capture(path, snap=100) as running_capture, a.socket() as sock:

@@ -76,7 +76,7 @@ def execute(host: str, /, *command: _Command, lab: str | None = None) -> int:
         except FileNotFoundError:
             nodes = ", ".join(node["name"] for node in client.description()["nodes"])
             raise ConfigError(f"there is no node {host} in lab {client.name}", key="host", expected=nodes) from None
-        joined = client.command(namespace, list(command) or [os.environ.get("SHELL", "/bin/sh")])
+        joined = client.command(namespace, list(command) or [os.environ.get("SHELL", "/bin/sh")], terminal=True)
         for descriptor in client.descriptors(namespace):
             os.set_inheritable(descriptor, True)
         os.execv(joined[0], joined)

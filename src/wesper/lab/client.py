@@ -156,9 +156,13 @@ class Client:
             raise ConfigError(f"lab {self.name} is still being made", key="lab")
         return dict(json.loads(text))
 
-    def command(self, namespace: int, words: list[str]) -> list[str]:
-        """Return the words that run a command in a network namespace; `descriptors` must be passed along."""
-        return [*interpreter(_JOIN), *map(str, (self.user, self.pid, namespace)), "--", *words]
+    def command(self, namespace: int, words: list[str], *, terminal: bool = False) -> list[str]:
+        """Return the words that run a command in a network namespace; `descriptors` must be passed along.
+
+        terminal: give it the terminal, if there is one, to itself.
+        """
+        mode = "terminal" if terminal else "plain"
+        return [*interpreter(_JOIN), *map(str, (self.user, self.pid, namespace)), mode, "--", *words]
 
     def descriptors(self, namespace: int) -> list[int]:
         """Return the descriptors that `command` needs."""

@@ -1,4 +1,7 @@
-"""Run a command inside a lab: `python -I -S join.py USER PID NET -- COMMAND...`; descriptors of namespaces, -1 is none.
+"""Run a command inside a lab: `python -I -S join.py USER PID NET MODE -- COMMAND...`.
+
+USER, PID and NET are descriptors of namespaces, -1 is none. MODE is plain, or terminal: the command then has the
+terminal to itself, as job control inside of it needs: there the number of the process group outside is not known.
 
 Run as a program by path, for speed with the standard library alone. It stays beside the command, in the caller's
 session and terminal, hands signals on, and ends as the command ends. If it is killed, the command is.
@@ -34,9 +37,10 @@ _KILLED = 9  # wait status of a process killed by SIGKILL
 _Pipes = tuple[int, int]
 
 
-def join(user: int, pid: int, net: int) -> _Pipes | None:
+def join(user: int, pid: int, net: int, *, resume: bool = False) -> _Pipes | None:
     """Join namespaces and fork.   Returns None in the new process, and in the caller what `wait` needs.
 
+    resume: whether the new process is not to stay stopped, since nobody would notice.
     The process must have one thread.   Raises OSError.
     """
     for descriptor in (user, pid, net):
@@ -52,7 +56,7 @@ def join(user: int, pid: int, net: int) -> _Pipes | None:
         os.close(signals_in)
         child = os.fork()
         if child:
-            _supervise(child, status_in, signals_out)
+            _supervise(child, status_in, signals_out, resume)
         die_with_parent()
         os.close(status_in)
         os.close(signals_out)
@@ -63,8 +67,11 @@ def join(user: int, pid: int, net: int) -> _Pipes | None:
     return status_out, signals_in
 
 
-def wait(pipes: _Pipes) -> NoReturn:
-    """Hand signals on to the new process until it ends, and end the same way."""
+def wait(pipes: _Pipes, *, terminal: bool = False) -> NoReturn:
+    """Hand signals on to the new process until it ends, and end the same way.
+
+    terminal: take the terminal back before.
+    """
     status_out, signals_in = pipes
     _let_go(pipes)
     os.set_blocking(status_out, False)
@@ -82,6 +89,8 @@ def wait(pipes: _Pipes) -> NoReturn:
                 except BrokenPipeError:
                     continue
         else:
+            if terminal:
+                _take_terminal(os.open("/dev/tty", os.O_RDWR))
             end_like(int.from_bytes(said, "little") if said else _KILLED)  # nothing: the lab has ended
 
 
@@ -99,7 +108,7 @@ def end_like(status: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _supervise(child: int, status_in: int, signals_out: int) -> NoReturn:
+def _supervise(child: int, status_in: int, signals_out: int, resume: bool) -> NoReturn:
     """Tell how the child ends; kill it if nobody listens any more."""
     _let_go((status_in, signals_out))
     woken, wakes = os.pipe()
@@ -109,8 +118,10 @@ def _supervise(child: int, status_in: int, signals_out: int) -> NoReturn:
     signal.set_wakeup_fd(wakes)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
+        ended, status = os.waitpid(child, os.WNOHANG | (os.WUNTRACED if resume else 0))
+        if ended and os.WIFSTOPPED(status):
+            os.kill(child, signal.SIGCONT)
+        elif ended:
             try:
                 os.write(status_in, status.to_bytes(4, "little"))
             finally:
@@ -122,6 +133,13 @@ def _supervise(child: int, status_in: int, signals_out: int) -> NoReturn:
                 os._exit(0)  # the lab's init reaps the child
         else:
             os.read(woken, 64)
+
+
+def _take_terminal(descriptor: int) -> None:
+    """Make this process's group the one that the terminal listens and talks to."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    os.tcsetpgrp(descriptor, os.getpgrp())
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _let_go(kept: _Pipes) -> None:
@@ -139,18 +157,22 @@ def _let_go(kept: _Pipes) -> None:
 def main() -> NoReturn:
     """Join and run."""
     descriptors = [int(word) for word in sys.argv[1:4]]
-    command = sys.argv[5:]
+    terminal = sys.argv[4] == "terminal" and os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    command = sys.argv[6:]
     for descriptor in descriptors:
         if descriptor >= 0:
             os.set_inheritable(descriptor, False)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
-        pipes = join(*descriptors)
+        pipes = join(*descriptors, resume=terminal)
     except OSError as error:
         print(f"wesper: can't enter the lab: {error.strerror}", file=sys.stderr)
         os._exit(NOT_EXECUTABLE)
     if pipes:
-        wait(pipes)
+        wait(pipes, terminal=terminal)
+    if terminal:
+        os.setpgid(0, 0)
+        _take_terminal(0)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
