@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wesper.lab import LabGone, pair
+from wesper.lab import CallDied, LabGone, pair
 from wesper.lab.client import running
 
 pytestmark = pytest.mark.usefixtures("namespaces")
@@ -78,7 +78,7 @@ def test_closing_ends_everything_at_once() -> None:
     name = lab.name
     lab.close()
     assert process.poll() is not None
-    with pytest.raises(Exception, match="ended by signal SIGKILL"):
+    with pytest.raises(CallDied):
         call.result(0)
     assert not inside(numbers)
     assert name not in running()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wesper.errors import ConfigError
@@ -202,6 +202,7 @@ def test_drop_above_counts_octets_behind_the_header() -> None:
     assert wire.counters.too_big == 1
 
 
+@settings(database=None)  # these tests run as several users in one folder
 @given(
     loss=st.floats(0, 1),
     reorder=st.floats(0, 1),

@@ -1,5 +1,4 @@
-"""Captures of a lab's interfaces, several in one pcapng file: `python -m wesper.lab.capture`, a JSON object its
-argument.
+"""Captures of a lab's interfaces, several in one pcapng file, by a process of their own.
 
 The process writes until its standard input ends, then what had come by then, and tells on its standard output how much
 that was.
@@ -104,7 +103,8 @@ def _write(writer: CaptureWriter, rings: list[BlockRing]) -> int:
     return len(frames)
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """Do what the program's argument says."""
     try:
         main(json.loads(sys.argv[1]))
     except WesperError as failure:

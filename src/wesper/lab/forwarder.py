@@ -1,4 +1,4 @@
-"""The process between the ends of an impaired link: `python -m wesper.lab.forwarder`, a JSON object its only argument.
+"""The process between the ends of an impaired link.
 
 It takes frames from one interface, does to them what `impair.Wire` says, and sends them out of the other. On a
 listening socket it answers requests, a JSON object a packet: change the impairment, tell the counters.
@@ -126,5 +126,6 @@ def main(words: dict[str, Any]) -> None:
     Forwarder(directions, socket.socket(fileno=words["listener"])).run()
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """Do what the program's argument says, a JSON object."""
     main(json.loads(sys.argv[1]))

@@ -352,7 +352,8 @@ class Lab:
     ) -> subprocess.Popen[Any]:
         """Start one of the lab's own programs, which need no network but the sockets they are given."""
         descriptors = [*passed, *(each["descriptor"] for each in words.get("interfaces") or words["ends"])]
-        program = [sys.executable, "-P", "-m", f"wesper.lab.{module}", json.dumps(words)]
+        code = f"from wesper.lab.{module} import program; program()"
+        program = [sys.executable, "-P", "-c", code, json.dumps(words)]
         process = subprocess.Popen(
             self.client.command(-1, program),
             pass_fds=[*descriptors, *self.client.descriptors(-1)],
