@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wesper.errors import ConfigError
+from wesper.lab import impair
 from wesper.lab.impair import REORDER_DISTANCE, REORDER_WAIT_NS, Impairment, Wire, as_written
 
 MS = 1_000_000
@@ -54,6 +56,12 @@ def numbers(out: Iterable[tuple[int, int]]) -> list[int]:
 def within_binomial(count: int, trials: int, share: float) -> bool:
     """Tell whether a count lies within five standard deviations."""
     return abs(count - trials * share) <= 5 * math.sqrt(trials * share * (1 - share)) + 1
+
+
+def test_examples_in_its_documentation() -> None:
+    results = doctest.testmod(impair)
+    assert results.attempted >= 5
+    assert results.failed == 0
 
 
 def test_nothing_asked_nothing_done() -> None:
