@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -21,6 +22,12 @@ def namespaces() -> None:
         Lab().close()
     except UnsupportedError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def name() -> str:
+    """Return a name for a lab that no other process takes."""
+    return f"test-{os.getpid()}"
 
 
 @pytest.fixture

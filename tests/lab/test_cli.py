@@ -40,20 +40,20 @@ def wesper(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     return call
 
 
-def test_run_gives_a_command_its_lab_and_takes_it_away(wesper: Callable[..., Output]) -> None:
+def test_run_gives_a_command_its_lab_and_takes_it_away(wesper: Callable[..., Output], name: str) -> None:
     script = f"{WESPER} lab exec b -- sh -c 'grep -c eth0 /proc/net/dev; exit 7'; echo $?; exit 5"
-    done = wesper("run", "pair", "--name", "test-run", "--", "sh", "-c", script)
+    done = wesper("run", "pair", "--name", name, "--", "sh", "-c", script)
     assert done.code == 5
     assert done.out.splitlines()[-2:] == ["1", "7"]
-    assert "test-run" not in wesper("list").out
+    assert name not in wesper("list").out
 
 
 def test_a_lab_is_shown_and_changed_from_outside(
-    wesper: Callable[..., Output], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wesper: Callable[..., Output], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topology = tmp_path / "lab.toml"
     topology.write_text(
-        'name = "test-show"\nhosts = ["a", "b", "c"]\n[[links]]\nends = ["a", "b"]\nloss = "1%"\n'
+        f'name = "{name}"\nhosts = ["a", "b", "c"]\n[[links]]\nends = ["a", "b"]\nloss = "1%"\n'
         '[[links]]\nends = ["b", "c"]\n'
     )
     command = [sys.executable, "-m", "wesper", "lab", "run", str(topology)]
@@ -61,9 +61,9 @@ def test_a_lab_is_shown_and_changed_from_outside(
         try:
             assert running.stderr is not None
             assert "wesper lab exec HOST" in running.stderr.readline()
-            monkeypatch.setenv("WESPER_LAB", "test-show")
+            monkeypatch.setenv("WESPER_LAB", name)
             assert wesper("set", "a-b", "--loss", "100%", "--toward", "b").code == 0
-            shown = json.loads(wesper("show", "test-show", "--json").out)
+            shown = json.loads(wesper("show", name, "--json").out)
             assert shown["schema"] == 1
             assert [node["name"] for node in shown["nodes"]] == ["a", "b", "c"]
             bad, plain = shown["links"]
@@ -74,7 +74,7 @@ def test_a_lab_is_shown_and_changed_from_outside(
             assert "loss 100%" in text
             assert "10.0.1.1/24" in text
             for words, message in (
-                (("exec", "x", "--", "true"), "there is no node x in lab test-show (expected a, b, c)"),
+                (("exec", "x", "--", "true"), f"there is no node x in lab {name} (expected a, b, c)"),
                 (("set", "a-x"), "there is no link a-x (expected a-b, b-c)"),
                 (("set", "b-c", "--loss", "1%"), "link b-c is a plain veth pair"),
                 (("set", "a-b", "--loss", "1"), "'1' is not understood"),
@@ -104,12 +104,12 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(wesper: Callable[..., Output]
         assert message in done.err
 
 
-def test_running_labs_are_listed(wesper: Callable[..., Output]) -> None:
-    with pair("test-json"):
+def test_running_labs_are_listed(wesper: Callable[..., Output], name: str) -> None:
+    with pair(name):
         answer = json.loads(wesper("list", "--json").out)
         assert any(
-            line.startswith("test-json\tpid ") and line.endswith("\ta b") for line in wesper("list").out.splitlines()
+            line.startswith(f"{name}\tpid ") and line.endswith("\ta b") for line in wesper("list").out.splitlines()
         )
     assert answer["schema"] == 1
-    (mine,) = [lab for lab in answer["labs"] if lab["name"] == "test-json"]
+    (mine,) = [lab for lab in answer["labs"] if lab["name"] == name]
     assert (mine["nodes"], mine["links"]) == (2, 1)

@@ -426,12 +426,12 @@ def test_vlan_tags_cross_a_forwarder() -> None:
             assert struct.unpack_from("IIIHHHH", ancillary[0][2])[5] == 42  # struct tpacket_auxdata: tp_vlan_tci
 
 
-def test_names_are_checked_and_errors_leave_nothing() -> None:
-    with Lab("test-names") as lab:
+def test_names_are_checked_and_errors_leave_nothing(name: str) -> None:
+    with Lab(name) as lab:
         a, b = lab.host("a"), lab.host("b")
-        assert "test-names" in running()
+        assert name in running()
         for wrong, match in (
-            (lambda: Lab("test-names"), "lab test-names already"),
+            (lambda: Lab(name), f"lab {name} already"),
             (lambda: Lab("no/name"), "no name"),
             (lambda: lab.host("a"), "node a already"),
             (lambda: lab.host("~wire"), "no name"),
@@ -452,7 +452,7 @@ def test_names_are_checked_and_errors_leave_nothing() -> None:
         assert not lab.links
         lab.link(a, b)
         assert all(a.ping(b))
-    assert "test-names" not in running()
+    assert name not in running()
 
 
 def test_a_closed_lab_says_so_and_closes_twice() -> None:

@@ -11,7 +11,7 @@ from wesper.lab import build_lab
 from wesper.lab.client import running
 
 GOOD = """\
-name = "test-topology"
+name = "NAME"
 hosts = ["a", "b"]
 routers = ["r"]
 seed = 7
@@ -36,23 +36,24 @@ def toml(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("namespaces")
-def test_a_file_makes_its_lab(toml: Path) -> None:
-    toml.write_text(GOOD)
+def test_a_file_makes_its_lab(toml: Path, name: str) -> None:
+    toml.write_text(GOOD.replace("NAME", name))
     with build_lab(toml) as lab:
-        assert lab.name == "test-topology"
+        assert lab.name == name
         assert [(node.name, node.kind) for node in lab] == [("a", "host"), ("b", "host"), ("r", "router")]
         assert list(lab.links) == ["a-r", "far"]
         far = lab.links["far"]
         assert (far.mtu, far.forwarded, far.end(lab["r"]).masqueraded) == (1400, True, True)
         assert lab["b"].address == "192.0.2.2"
         assert any(lab["a"].ping(lab["b"], count=3))
-    with build_lab(toml, "another") as lab:
-        assert lab.name == "another"
+    with build_lab(toml, f"{name}-b") as lab:
+        assert lab.name == f"{name}-b"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "key", "message"),
     [
+        ('"NAME"', '"no/name"', 1, "name", "no name"),
         ("hosts =", "hots =", 2, "hots", "unknown key (expected hosts)"),
         ('["a", "b"]', '"a"', 2, "hosts", "not str"),
         ("delay", "dely", 15, "links[1].dely", "unknown key (expected delay)"),
@@ -72,12 +73,12 @@ def test_a_file_makes_its_lab(toml: Path) -> None:
 )
 @pytest.mark.usefixtures("namespaces")
 def test_a_wrong_file_is_told_by_line_and_key(
-    toml: Path, old: str, new: str, line: int, key: str, message: str
+    toml: Path, name: str, old: str, new: str, line: int, key: str, message: str
 ) -> None:
     assert old in GOOD
-    toml.write_text(GOOD.replace(old, new, 1))
+    toml.write_text(GOOD.replace(old, new, 1).replace("NAME", name))
     with pytest.raises(ConfigError) as caught:
         build_lab(toml)
     assert (caught.value.path, caught.value.line, caught.value.key) == (toml, line, key)
     assert message in str(caught.value)
-    assert "test-topology" not in running()
+    assert name not in running()

@@ -95,7 +95,12 @@ def build_lab(path: Path, name: str | None = None) -> Lab:
                 raise ConfigError(
                     f"there is no node {end}", path=path, line=lines.line(key), key=key, expected=", ".join(known)
                 )
-    lab = Lab(name or file.name, seed=file.seed)
+    try:
+        lab = Lab(name or file.name, seed=file.seed)
+    except ConfigError as error:
+        if name:
+            raise
+        raise ConfigError(error.what, path=path, line=lines.line("name"), key="name", expected=error.expected) from None
     try:
         _Builder(lab, path, lines).build(file)
         lab.settle()
