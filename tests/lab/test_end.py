@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wesper.lab import CallDied, LabGone, pair
-from wesper.lab.client import running
+from wesper.lab.client import Client, running
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 Eventually = Callable[[Callable[[], object]], None]
@@ -82,6 +82,17 @@ def test_closing_ends_everything_at_once() -> None:
         call.result(0)
     assert not inside(numbers)
     assert name not in running()
+
+
+def test_strangers_words_do_not_end_a_lab() -> None:
+    with pair() as lab, Client.connect(lab.name) as stranger:
+        for words in ({}, {"op": "none"}, {"op": "namespace"}, {"op": "socket", "name": "no"}, {"op": "__init__"}):
+            with pytest.raises(OSError, match="Invalid argument"):
+                stranger.ask(words)
+        stranger.ask({"op": "end"})
+        with Client.connect(lab.name) as another:
+            assert another.description()["name"] == lab.name
+        assert all(lab["a"].ping(lab["b"]))
 
 
 def test_a_killed_keeper_is_told(eventually: Eventually) -> None:

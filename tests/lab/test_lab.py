@@ -234,6 +234,9 @@ def test_an_address_changes() -> None:
         end.remove_address(f"{old}/24")
         assert a.ping(old, timeout=0.1) == [None]
         assert b.address == "10.0.2.77"
+        for wrong in (old, "10.0.2"):
+            with pytest.raises(ConfigError):
+                end.remove_address(wrong)
         assert all(a.ping("10.0.2.77"))
 
 

@@ -8,6 +8,7 @@ network namespaces vanish with their last process and descriptor. There is nothi
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -58,7 +59,7 @@ class Keeper:
         name = request["name"]
         if name not in self._namespaces:
             if not request.get("create"):
-                return {"error": 2, "names": sorted(self._namespaces)}, []
+                return {"error": errno.ENOENT}, []
             unshare(CLONE_NEWNET)
             self._namespaces[name] = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         return {}, [os.dup(self._namespaces[name])]
@@ -99,7 +100,7 @@ class Keeper:
 def serve(keeper: Keeper, control: socket.socket, listener: socket.socket, owner: int) -> None:
     """Answer until control closes or the process of the pidfd owner (-1: unknown) ends."""
     poll = select.poll()
-    clients = {control.fileno(): control}
+    clients: dict[int, socket.socket] = {}
     for descriptor in (control.fileno(), listener.fileno(), owner):
         if descriptor >= 0:
             poll.register(descriptor, select.POLLIN)
@@ -114,9 +115,11 @@ def serve(keeper: Keeper, control: socket.socket, listener: socket.socket, owner
                     poll.register(client, select.POLLIN)
                 else:
                     client.close()
-            elif not _answer_one(keeper, clients[descriptor]) or (keeper.ended and descriptor == control.fileno()):
-                if descriptor == control.fileno():
+            elif descriptor == control.fileno():
+                if not _answer_one(keeper, control) or keeper.ended:
                     return
+            elif not _answer_one(keeper, clients[descriptor]) or keeper.ended:
+                keeper.ended = False  # which only the owner may ask for
                 poll.unregister(descriptor)
                 clients.pop(descriptor).close()
 
@@ -138,6 +141,8 @@ def _answer_one(keeper: Keeper, client: socket.socket) -> bool:
             answer, descriptors = keeper.answer(json.loads(data))
         except OSError as error:
             answer = {"error": error.errno}
+        except (ValueError, LookupError, TypeError, AttributeError):  # no request of ours; the lab must not end by it
+            answer = {"error": errno.EINVAL}
         _send(client, answer, descriptors)
     except OSError:
         return False

@@ -71,15 +71,21 @@ class Interface:
 
     def add_address(self, address: str) -> None:
         """Add an address with its prefix length; the others learn of it and of its network."""
-        self.addresses.append(ip_interface(address))
-        self.node.netlink.add_address(self.name, self.addresses[-1])
+        read = _read(address)
+        self.node.netlink.add_address(self.name, read)
+        if read not in self.addresses:
+            self.addresses.append(read)
         self.node.lab.refresh()
         self.node.lab.await_carrier(self.link)
 
     def remove_address(self, address: str) -> None:
         """Take an address away; with the last of its network the routes there go too."""
-        self.addresses.remove(ip_interface(address))
-        self.node.netlink.delete_address(self.name, ip_interface(address))
+        read = _read(address)
+        if read not in self.addresses:
+            known = ", ".join(map(str, self.addresses))
+            raise ConfigError(f"{self} has no address {address}", key="address", expected=known)
+        self.node.netlink.delete_address(self.name, read)
+        self.addresses.remove(read)
         self.node.lab.refresh()
 
     def set_mtu(self, mtu: int) -> None:
@@ -115,7 +121,7 @@ class Node:
         self.netlink.set_up("lo")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {' '.join(str(each.addresses) for each in self.interfaces)}>"
+        return f"<{type(self).__name__} {self.name} {' '.join(map(repr, self.interfaces))}>"
 
     def __str__(self) -> str:
         return self.name
@@ -296,6 +302,13 @@ class Node:
         if not self.interfaces:
             raise ConfigError(f"{self.name} has no link yet", key="address")
         return self.interfaces[0]
+
+
+def _read(address: str) -> Address:
+    try:
+        return ip_interface(address)
+    except ValueError as error:
+        raise ConfigError(str(error), key="address", expected='"192.0.2.1/24" and the like') from None
 
 
 class Host(Node):
