@@ -23,7 +23,8 @@ app = App(
 
 _pcap = App(name="pcap", help="Encrypt, decrypt and describe capture files.")
 _vectors = App(name="vectors", help="Run vector files.")
-for group in (_pcap, _vectors):
+_lab = App(name="lab", help="Run labs of hosts, routers and links, without privilege.")
+for group in (_pcap, _vectors, _lab):
     app.command(group)
 
 app.command("wesper.cli.dissect:dissect")
@@ -34,6 +35,11 @@ _pcap.command("wesper.cli.pcap:encrypt")
 _pcap.command("wesper.cli.pcap:decrypt")
 _pcap.command("wesper.cli.pcap:keys")
 _vectors.command("wesper.cli.vectors:run")
+_lab.command("wesper.cli.lab:run")
+_lab.command("wesper.cli.lab:execute", name="exec")
+_lab.command("wesper.cli.lab:list_", name="list")
+_lab.command("wesper.cli.lab:show")
+_lab.command("wesper.cli.lab:set_", name="set")
 
 
 def main(arguments: list[str] | None = None) -> None:

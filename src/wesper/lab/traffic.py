@@ -1,6 +1,6 @@
 """Mixed real traffic, made on the spot and captured: `python -m wesper.lab.traffic OUT`.
 
-The kernel's own TCP, UDP, ICMP and ICMPv6 talk over the loopback of a network namespace of this process's own.
+The kernel's own TCP, UDP, ICMP and ICMPv6 talk over the loopback of a host of a lab.
 """
 
 from __future__ import annotations
@@ -16,34 +16,36 @@ from pathlib import Path
 
 from ..errors import WesperError
 from ..pcap import Interface, LinkType, create_capture
-from ..protocols.ip import checksum, parse, pseudo_header
-from ..wire.link import Ethernet
-from ..wire.numbers import TCP, UDP
-from .namespace import enter, raise_loopback
+from ..protocols.ip import checksum
+from .lab import Lab
+from .loopback import raise_loopback
+from .rings import ETH_P_ALL, summed
 
 MTU = 1400
 V4 = ("127.0.0.1", "127.0.0.2")
 V6 = ("fd00::1", "fd00::2")
 MARKER = b"the quick brown fox is in the clear; "
-_ETH_P_ALL = 0x0003
 _PACKET_OUTGOING = 4
 _SNAP = 65536
-_ETHERNET = Ethernet.SIZE
 
 
 def make(path: Path, seconds: float = 0.6) -> int:
     """Write a capture of mixed traffic to path and return the number of packets.
 
-    Changes this process's namespaces.   Raises UnsupportedError where it can't have its own.
+    Raises UnsupportedError where there are no network namespaces.
     """
-    enter()
+    with Lab() as lab:
+        return lab.host("traffic").call(_make, path, seconds)
+
+
+def _make(path: Path, seconds: float) -> int:
     raise_loopback(MTU, V6)
     return _capture(path, _talk, seconds)
 
 
 def _capture(path: Path, talk: Callable[[float], None], seconds: float) -> int:
     """Capture all of `lo` while talk runs.   Every packet passes lo twice; the way out is taken."""
-    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+    sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
     sniffer.bind(("lo", 0))
     sniffer.settimeout(0.3)
@@ -60,22 +62,8 @@ def _capture(path: Path, talk: Callable[[float], None], seconds: float) -> int:
                     return count
                 continue
             if kind == _PACKET_OUTGOING:
-                writer.write(_summed(frame), time.time_ns(), interface=interface)
+                writer.write(summed(frame), time.time_ns(), interface=interface)
                 count += 1
-
-
-def _summed(frame: bytes) -> bytes:
-    """Do what a network card would have done: the kernel leaves TCP's and UDP's checksums to it, on loopback too."""
-    datagram = parse(frame[_ETHERNET:])
-    place = {TCP: 16, UDP: 6}.get(datagram.upper) if datagram is not None else None
-    if datagram is None or place is None:
-        return frame
-    header, segment = datagram.header, bytearray(datagram.packet[datagram.upper_at :])
-    segment[place : place + 2] = b"\0\0"
-    pseudo = pseudo_header(header.source, header.destination, datagram.upper, len(segment))
-    total = checksum(pseudo + segment)
-    segment[place : place + 2] = struct.pack(">H", total or (0xFFFF if datagram.upper == UDP else 0))
-    return frame[: _ETHERNET + datagram.upper_at] + segment
 
 
 def _talk(seconds: float) -> None:
@@ -135,9 +123,6 @@ def _ping(here: str, there: str, sizes: tuple[int, ...]) -> None:
 
 
 if __name__ == "__main__":
-    # Libraries have started threads by now, and only a process with one thread may make a user namespace.
-    if child := os.fork():
-        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     try:
         print(make(Path(sys.argv[1])))
     except WesperError as error:

@@ -1,0 +1,72 @@
+"""TOML files read into msgspec structs, with file, line and key of what is wrong and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from ..errors import ConfigError
+from .toml_lines import LineIndex
+
+S = TypeVar("S", bound=msgspec.Struct)
+_MESSAGE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<at>.*)`)?$", re.DOTALL)
+_FIELD = re.compile(r"Object (?P<kind>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+
+
+def read_strict(
+    text: str,
+    path: Path | str,
+    kind: type[S],
+    *,
+    tables: Mapping[str, type[msgspec.Struct]],
+    expected: Mapping[str, str],
+) -> tuple[S, LineIndex]:
+    """Read TOML into a struct and return it with the lines of its keys.
+
+    tables: the struct at each path without indexes, "" the file's.   expected: what is right, by a key's last part.
+    Raises ConfigError.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        what, _, place = str(error).partition(" (at ")
+        line = re.match(r"line (\d+)", place)
+        raise ConfigError(what, path=path, line=int(line[1]) if line else None, expected="TOML") from None
+    except RecursionError:
+        raise ConfigError("nested too deeply", path=path) from None
+    lines = LineIndex(text)
+    try:
+        return msgspec.convert(data, kind), lines
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), path, lines, tables, expected) from None
+
+
+def _explained(
+    message: str,
+    path: Path | str,
+    lines: LineIndex,
+    tables: Mapping[str, type[msgspec.Struct]],
+    expected: Mapping[str, str],
+) -> ConfigError:
+    found = _MESSAGE.match(message)
+    what, at = (found["what"], found["at"] or "") if found else (message, "")
+    at = at.replace("[...]", "")
+    named = _FIELD.match(what)
+    if named is None:
+        what, _, got = what.replace("`", "").partition(", got ")
+        words = expected.get(re.sub(r"\[\d+\]$", "", at).rpartition(".")[2], what.removeprefix("Expected "))
+        return ConfigError(f"not {got}" if got else what, path=path, line=lines.line(at), key=at, expected=words)
+    key = f"{at}.{named['name']}" if at else named["name"]
+    if named["kind"] == "missing required":
+        return ConfigError("missing", path=path, line=lines.line(at), key=key)
+    known = tables[re.sub(r"\[\d+\]", "", at)].__struct_fields__
+    near = difflib.get_close_matches(named["name"], known, 1)
+    return ConfigError(
+        "unknown key", path=path, line=lines.line(key), key=key, expected=near[0] if near else ", ".join(known)
+    )
