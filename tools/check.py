@@ -65,6 +65,7 @@ def checks(junit: Path) -> list[Check]:
     clippy = ["cargo", "clippy", *workspace, "--all-targets", "--quiet", "--", "-D", "warnings"]
     cargo_test = ["cargo", "test", *workspace, "--exclude", "wesper-py"]
     engine = "reference" if isinstance(rust_toolchain.find(), NoToolchain) else "both"
+    root = os.geteuid() == 0
     docs = (BIN / "sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--jobs", "2", "docs", "build/docs")
     vectors = sorted((ROOT / "vectors").glob("*.json"))
     return [
@@ -101,6 +102,8 @@ def checks(junit: Path) -> list[Check]:
         ),
         Check("vectors", (BIN / "wesper", "vectors", "run", "--engine", engine, *vectors)),
         Check("docs", docs),
+        # Root's turn alone: an ordinary user's pytest has been that of an ordinary user.
+        *([Check("ordinary-user", (BIN / "python", "tools/ordinary_user.py"), count_closing, only_ci=True)] * root),
         Check("fuzz", (BIN / "python", "tools/fuzz.py", "--seconds", "30"), only_ci=True),
     ]
 
@@ -127,6 +130,13 @@ def count_pytest(code: int, junit: Path) -> Count:
     return _at_least_one_failure(total, failed=code != 0 or not total.passed)
 
 
+def count_closing(code: int, output: str) -> Count:
+    """Return what a closing line `N passed, M failed` says; at least one failure if there is none or it is not zero."""
+    found = re.search(r"^(\d+) passed, (\d+) failed$", output.strip().rpartition("\n")[2])
+    total = Count(int(found[1]), int(found[2])) if found else Count()
+    return _at_least_one_failure(total, failed=code != 0 or not total.passed)
+
+
 def _at_least_one_failure(total: Count, failed: bool) -> Count:
     return total + Count(failed=1) if failed and not total.failed else total
 
@@ -143,7 +153,7 @@ def environment() -> dict[str, str]:
 
 def run(check: Check, env: dict[str, str], verbose: bool) -> Count:
     """Run one check, print a line for it and, if it failed, all that it said."""
-    print(f"{check.name:<12} ", end="\n" if verbose else "", flush=True)
+    print(f"{check.name:<14} ", end="\n" if verbose else "", flush=True)
     missing = _what_is_missing(check, env)
     if missing:
         print(f"{'FAILED' if CI else 'skipped'}: {missing}", flush=True)
@@ -201,7 +211,7 @@ def main() -> int:
         if arguments.list:
             for check in every:
                 words = (os.path.relpath(word, ROOT) if isinstance(word, Path) else word for word in check.command)
-                print(f"{check.name:<12} {' '.join(words)}")
+                print(f"{check.name:<14} {' '.join(words)}")
             return 0
         unknown = set(arguments.names) - {check.name for check in every}
         if unknown:

@@ -43,6 +43,16 @@ def test_pytest_without_report_is_a_failure(tmp_path: Path, code: int) -> None:
     assert check.count_pytest(code, tmp_path / "none.xml") == Count(0, 1, 0)
 
 
+def test_closing_line_is_read() -> None:
+    assert check.count_closing(0, "2 passed, 0 failed in between\n5 passed, 0 failed\n") == Count(5, 0)
+    assert check.count_closing(1, "5 passed, 2 failed\n") == Count(5, 2)
+
+
+@pytest.mark.parametrize(("code", "output"), [(1, "5 passed, 0 failed"), (0, "0 passed, 0 failed"), (0, "nothing")])
+def test_closing_line_that_can_not_be_is_a_failure(code: int, output: str) -> None:
+    assert check.count_closing(code, output).failed == 1
+
+
 def test_closing_line() -> None:
     assert str(Count(3, 0)) == "3 passed, 0 failed"
     assert str(Count(3, 1) + Count(1, 0, 2)) == "4 passed, 1 failed, 2 skipped"
