@@ -6,7 +6,7 @@ PYTHON ?= python3
 SECONDS_EACH ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help build dev demo test bench fuzz docs format lock clean
+.PHONY: help build dev demo test bench fuzz docs man format lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r target text; do \
@@ -32,6 +32,9 @@ fuzz: dev ## run each fuzz target for SECONDS_EACH (30) seconds
 
 docs: dev ## build the documentation into build/docs
 	@.venv/bin/python tools/check.py --verbose docs
+
+man: build ## write the manual pages of all commands into build/man
+	@.venv/bin/wesper man -o build/man
 
 format: dev ## format Python and Rust sources
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix . && cargo fmt --all

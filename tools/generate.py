@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from wesper.crypto import SUITES
+from wesper.errors import ExitCode
 from wesper.verdict import COUNTERS, DropReason, rust_source
 from wesper.wire import diagram
 from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
@@ -76,12 +77,22 @@ def suites() -> str:
     return "\n".join([*lines, ""])
 
 
+def operations() -> str:
+    """Return the page for operators, with the table of exit codes put in."""
+    page = (_ROOT / "docs/operations.md").read_text()
+    start, end = "<!-- exit codes: by tools/generate.py from src/wesper/errors.py -->", "<!-- end -->"
+    before, _, rest = page.partition(start)
+    lines = ["| exit code | when |", "|---|---|", *(f"| {code.value} | {code.sentence} |" for code in ExitCode)]
+    return "\n".join([f"{before}{start}", "", *lines, "", f"{end}{rest.partition(end)[2]}"])
+
+
 def main(check: bool) -> int:
     """Write or check all files; return the exit code."""
     files = {
         "docs/drops.md": drops(),
         "docs/formats.md": formats(),
         "docs/suites.md": suites(),
+        "docs/operations.md": operations(),
         "crates/wesper-core/src/verdict.rs": rust_source(),
     }
     stale = [name for name, text in files.items() if not (_ROOT / name).exists() or (_ROOT / name).read_text() != text]

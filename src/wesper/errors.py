@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
+
+
+class ExitCode(enum.IntEnum):
+    """What the command line exits with.   sentence: when.
+
+    The one list of exit codes: `docs/operations.md` and the manual pages have it from here.
+    """
+
+    sentence: str
+
+    def __new__(cls, code: int, sentence: str) -> ExitCode:
+        """Make a member whose value is the code alone."""
+        member = int.__new__(cls, code)
+        member._value_, member.sentence = code, sentence
+        return member
+
+    DONE = 0, "done"
+    CHECK_FAILED = 1, "checked, and what was checked failed: a vector, a comparison, a packet that could not be opened"
+    USAGE = 2, "wrong use: an argument, a configuration file, key material"
+    MISSING = (
+        3,
+        "the machine lacks something that is named: a kernel feature, a privilege, a program, the native engine",
+    )
+    IO_TROUBLE = 4, "input or output failed, or a peer, a lab or a daemon is not there or has died"
+    INTERRUPTED = 130, "interrupted by Ctrl-C"
 
 
 class WesperError(Exception):
@@ -11,7 +37,7 @@ class WesperError(Exception):
     exit_code: what the command line exits with when this reaches it.
     """
 
-    exit_code = 2
+    exit_code: int = ExitCode.USAGE
 
 
 class ConfigError(WesperError):
@@ -38,7 +64,7 @@ class KeyMaterialError(ConfigError):
 class UnsupportedError(WesperError):
     """This machine, build or engine lacks something.   needs: what to install or enable."""
 
-    exit_code = 3
+    exit_code = ExitCode.MISSING
 
     def __init__(self, feature: str, needs: str) -> None:
         self.feature, self.needs = feature, needs
@@ -48,7 +74,7 @@ class UnsupportedError(WesperError):
 class PermissionNeeded(WesperError):
     """The operation needs a privilege that this process has not.   capability: its name."""
 
-    exit_code = 3
+    exit_code = ExitCode.MISSING
 
     def __init__(self, capability: str, what: str) -> None:
         self.capability = capability
@@ -58,7 +84,7 @@ class PermissionNeeded(WesperError):
 class VectorMismatch(WesperError):
     """A vector's case failed.   where: what was compared; expected and got: as text."""
 
-    exit_code = 1
+    exit_code = ExitCode.CHECK_FAILED
 
     def __init__(self, where: str, expected: str = "", got: str = "") -> None:
         self.where, self.expected, self.got = where, expected, got

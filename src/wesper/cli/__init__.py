@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from ..errors import WesperError
+from ..errors import ExitCode, WesperError
 
-USAGE, CHECK_FAILED, MISSING, IO_TROUBLE, INTERRUPTED = 2, 1, 3, 4, 130
+CHECK_FAILED, USAGE, MISSING = ExitCode.CHECK_FAILED, ExitCode.USAGE, ExitCode.MISSING
+IO_TROUBLE, INTERRUPTED = ExitCode.IO_TROUBLE, ExitCode.INTERRUPTED
 
 app = App(
     name="wesper",
     version=__version__,
     help="The userspace home of Linux's packet-encryption family.",
     help_on_error=False,
+    # A flag that is off needs no --no-flag, and no "[default: False]" in its help.
+    default_parameter=Parameter(negative=(), show_default=lambda value: value or None),
 )
 
 _pcap = App(name="pcap", help="Encrypt, decrypt and describe capture files.")
@@ -30,6 +33,8 @@ for group in (_pcap, _vectors, _lab):
 app.command("wesper.cli.dissect:dissect")
 app.command("wesper.cli.bench:bench")
 app.command("wesper.cli.demo:demo")
+app.command("wesper.cli.completion:completion")
+app.command("wesper.cli.man:man")
 _pcap.command("wesper.cli.pcap:info")
 _pcap.command("wesper.cli.pcap:encrypt")
 _pcap.command("wesper.cli.pcap:decrypt")
