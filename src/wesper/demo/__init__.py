@@ -1,0 +1,5 @@
+"""The demonstration: two hosts talk past a router that watches, in the clear and then through a tunnel.
+
+`live` runs it, `wire` says what the router saw, `traffic` is what the hosts send, `forge` what the router sends, and
+`story` makes the report of it. `wesper demo` shows it on a terminal.
+"""

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_address
+
+import pytest
+
+from wesper.demo.forge import forgeries
+from wesper.engine import open_engine
+from wesper.protocols.ip import checksum
+from wesper.sa import SA, Direction, Outer, Profile, UDPEncapsulation
+from wesper.verdict import Delivered, Dropped, DropReason
+
+HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+ECHO = bytes.fromhex("4500001c0000400040016ba90a0000010a00000208004f5600013005")
+KEYS = {"spi": 0x1000, "key": bytes(range(16)), "salt": b"salt"}
+ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("around", [None, UDPEncapsulation()], ids=["in IP", "in UDP"])
+def test_each_forgery_is_dropped_for_the_reason_it_names(engine: str, around: UDPEncapsulation | None) -> None:
+    sender, receiver = open_engine(engine), open_engine(engine)
+    profile = Profile("aes-gcm-16", outer=Outer(HERE, THERE), encapsulation=around)
+    sa = sender.install(SA(profile, Direction.OUT, **KEYS))
+    receiver.install(SA(Profile("aes-gcm-16", outer=Outer(THERE, HERE), encapsulation=around), Direction.IN, **KEYS))
+    seen = []
+    for _ in range(20):
+        verdict = sender.encapsulate(sa, ECHO, 0)
+        assert isinstance(verdict, Delivered)
+        assert isinstance(receiver.decapsulate(verdict.packet, 0), Delivered)
+        seen.append(verdict.packet)
+    found: Counter[DropReason] = Counter()
+    for forgery in forgeries(seen, 0x2000):
+        assert len(forgery.packets) == len(seen)
+        for packet in forgery.packets:
+            assert checksum(packet[:20]) == 0, "the IP header's checksum is right"
+            assert int.from_bytes(packet[2:4], "big") == len(packet)
+            verdict = receiver.decapsulate(packet, 0)
+            assert isinstance(verdict, Dropped)
+            assert verdict.reason is forgery.reason
+            found[verdict.reason] += 1
+    assert receiver.drops() == found == dict.fromkeys(found, 20)
+    assert len(found) == 4
+    after = sender.encapsulate(sa, ECHO, 0)
+    assert isinstance(after, Delivered)
+    assert isinstance(receiver.decapsulate(after.packet, 0), Delivered), "and what is real still arrives"
+
+
+def test_what_is_not_esp_can_not_be_forged() -> None:
+    with pytest.raises(ValueError, match="IPv4"):
+        forgeries([b"\x60" + bytes(60)], 1)
