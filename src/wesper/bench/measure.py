@@ -32,15 +32,15 @@ class Row:
 class Result:
     """What a row has shown.
 
-    ours, anchor: medians, in the row's unit.   ratio: median of the rounds' ratios; against the goal itself where
-    there is no anchor.   low, high: the smallest and largest ratio of a round.   rounds: how many.
+    ours, anchor: medians, in the row's unit; None if not measured.   ratio: median of the rounds' ratios; against the
+    goal itself where there is no anchor.   low, high: the smallest and largest ratio of a round.   rounds: how many.
     """
 
     group: str
     name: str
     unit: str
     anchor_name: str
-    ours: float
+    ours: float | None
     anchor: float | None
     ratio: float | None
     low: float | None
@@ -51,10 +51,10 @@ class Result:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None without a goal."""
-        if self.goal is None:
-            return None
+        """Whether the goal is met; None without a goal or a figure."""
         value = self.ours if self.ratio is None else self.ratio
+        if self.goal is None or value is None:
+            return None
         return value <= self.goal if self.at_most else value >= self.goal
 
 

@@ -22,6 +22,7 @@ class Report:
     """One run.
 
     machine: what it was measured on.   load: what else went on.   skipped: rows left out, with the reason.
+    notes: what has to be known to judge the ratios.
     """
 
     results: tuple[Result, ...]
@@ -29,6 +30,7 @@ class Report:
     load: dict[str, float]
     skipped: tuple[tuple[str, str], ...]
     quick: bool
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the run with all its numbers."""
@@ -40,6 +42,7 @@ class Report:
             "load": self.load,
             "rows": [{**asdict(result), "met": result.met} for result in self.results],
             "skipped": [{"row": row, "reason": reason} for row, reason in self.skipped],
+            "notes": list(self.notes),
         }
 
     def print(self, console: Console) -> None:
@@ -56,9 +59,11 @@ class Report:
                     table.add_row(*cells, Text(f"{goal} {met}".strip(), style))
             console.print(table)
             console.print()
+        for note in self.notes:
+            console.print(note)
         for row, reason in self.skipped:
             console.print(f"left out: {row}: {reason}", style="yellow")
-        rounds = self.results[0].rounds if self.results else 0
+        rounds = " or ".join(dict.fromkeys(str(result.rounds) for result in self.results)) or "no"
         console.print(f"{self.machine['cpu']}, {self.machine['cores']} cores, Linux {self.machine['kernel']}")
         console.print(
             f"load {self.load['load_before']} to {self.load['load_after']}, {self.load['steal_percent']} % stolen, "
@@ -77,6 +82,7 @@ class Report:
             for cells in [_cells(result)]
         ]
         lines += [f"\nLeft out: {row}: {reason}." for row, reason in self.skipped]
+        lines += [f"\n{note}" for note in self.notes]
         return "\n".join([*lines, ""])
 
     def add_to_history(self, page: Path) -> None:
@@ -94,7 +100,7 @@ def _cells(result: Result) -> list[str]:
         goal = f"{sign} {result.goal:.2f}" if result.ratio is not None else f"{sign} {short(result.goal)}"
     return [
         result.name,
-        short(result.ours),
+        "" if result.ours is None else short(result.ours),
         "" if result.anchor is None else short(result.anchor),
         "" if result.ratio is None else f"{result.ratio:.2f}",
         "" if result.low is None else f"{result.low:.2f}–{result.high:.2f}",

@@ -13,6 +13,7 @@ from ..bench.machine import Load, between, describe
 from ..bench.measure import measure
 from ..bench.report import Report
 from ..bench.rows import rows, versions
+from ..bench.tunnel import NOTES, chosen, measure_tunnels
 
 
 def bench(
@@ -26,18 +27,19 @@ def bench(
 ) -> int:
     """Measure both engines, each figure beside its anchor.
 
-    Every row times wesper and its anchor in turn, in this process, and shows the median of the rounds' ratios. The
+    Every row times wesper and its anchor in turn and shows the median of the rounds' ratios. Rows of tunnels take
+    Debian's wireguard-go, strongSwan and OpenVPN for anchors, as far as they are installed, and a plain link. The
     machine's load and the time that its host stole are recorded. Goals that are not met are marked; they do not
     change the exit code, because a shared machine is not a judge.
 
     Parameters
     ----------
     quick
-        Be done in about a minute: shorter rounds, and one million SAs instead of ten.
+        Be done in about a minute: shorter and fewer rounds, and one million SAs instead of ten.
     only
         Measure only rows whose group or name contains this.
     rounds
-        Rounds a row, at least 5; by default 15, quick 7.
+        Rounds a row, at least 5; by default 15, quick 7; of tunnels 7, quick 5.
     output
         Write all numbers as JSON to this file, - for standard output.
     json
@@ -46,16 +48,26 @@ def bench(
         Add the run to this Markdown page (docs/performance.md).
     """
     turns = max(rounds, 5) if rounds else 7 if quick else 15
+    tunnel_turns = max(rounds, 5) if rounds else 5 if quick else 7
     progress, console = Console(stderr=True), Console()
     before = Load.now()
     todo, skipped = rows(quick=quick)
     todo = [row for row in todo if only.lower() in f"{row.group} {row.name}".lower()]
+    tunnels = chosen(only)
     results = []
     with progress.status("measuring") as status:
         for place, row in enumerate(todo, 1):
             title = f"{place}/{len(todo)} {row.group}: {row.name}"
             results.append(measure(row, turns, lambda turn, title=title: status.update(f"{title} ({turn}/{turns})")))  # type: ignore[misc]
-    report = Report(tuple(results), describe(versions()), between(before, Load.now()), tuple(skipped), quick)
+        outcome = measure_tunnels(tunnels, tunnel_turns, quick=quick, on_slice=status.update)
+    report = Report(
+        (*results, *outcome.results),
+        describe({**versions(), **outcome.versions}),
+        between(before, Load.now()),
+        (*skipped, *outcome.left_out),
+        quick,
+        NOTES if outcome.results else (),
+    )
     text = json_module.dumps(report.as_json(), indent=1)
     if json or (output is not None and str(output) == "-"):
         print(text)
