@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesper.report import Bar, Part, Series, Stack, bars, lines, stacks
+from wesper.report import Bar, Part, Series, Stack, bars, chain, lines, stacks
 from wesper.report.plots import WIDTH, number, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -88,6 +88,14 @@ def test_names_of_lines_that_end_together_stand_apart() -> None:
     assert all(below - above >= 14 for above, below in itertools.pairwise(heights))
 
 
+def test_a_chain_names_its_nodes_and_joints() -> None:
+    root = drawn(chain(("a", ""), ("r", "watches"), ("b", ""), joint="ESP"))
+    texts = [each.text for each in root.iter(f"{SVG}text")]
+    assert [text for text in texts if text] == ["a", "r", "watches", "b", "ESP", "ESP"]
+    middles = [float(each.get("x", "0")) for each in root.iter(f"{SVG}rect")]
+    assert middles[1] - middles[0] == pytest.approx(middles[2] - middles[1])
+
+
 def test_nothing_to_draw_is_no_fault() -> None:
     assert bars([]) == stacks([]) == ""
     drawn(lines([], x_title="x", y_title="y"))
@@ -100,6 +108,7 @@ def test_names_from_outside_stay_text() -> None:
     for text in (
         bars([Bar(HOSTILE, 1, HOSTILE, "esp", HOSTILE)]),
         stacks([Stack(HOSTILE, [Part(HOSTILE, 1, "esp")], HOSTILE)]),
+        chain((HOSTILE, HOSTILE), (HOSTILE, ""), joint=HOSTILE),
         lines([Series(HOSTILE, [(0, 1)], "esp")], x_title=HOSTILE, y_title=HOSTILE),
     ):
         drawn(text)

@@ -5,6 +5,19 @@ packet is.
 """
 
 from .page import Page, Table, Tile, preformatted
-from .plots import Bar, Part, Series, Stack, bars, lines, stacks
+from .plots import Bar, Part, Series, Stack, bars, chain, lines, stacks
 
-__all__ = ["Bar", "Page", "Part", "Series", "Stack", "Table", "Tile", "bars", "lines", "preformatted", "stacks"]
+__all__ = [
+    "Bar",
+    "Page",
+    "Part",
+    "Series",
+    "Stack",
+    "Table",
+    "Tile",
+    "bars",
+    "chain",
+    "lines",
+    "preformatted",
+    "stacks",
+]

@@ -154,6 +154,25 @@ def stacks(rows: Sequence[Stack]) -> str:
     return _svg(len(rows) * _ROW + 26, drawn, told)
 
 
+def chain(*nodes: tuple[str, str], joint: str) -> str:
+    """Return boxes in a row, joined by a tube with a name.   nodes: name, and what stands below the box."""
+    wide, high = 110, 44
+    step = (WIDTH - 20 - wide) / max(len(nodes) - 1, 1)
+    places = [10 + step * place for place in range(len(nodes))]
+    ends = (places[0] + wide + 8, places[-1] - 8)
+    drawn = [f'<line class="{kind}" x1="{ends[0]}" x2="{ends[1]}" y1="36" y2="36"/>' for kind in ("tube", "wire")]
+    for x, (name, note) in zip(places, nodes, strict=True):
+        middle = x + wide / 2
+        drawn.append(f'<rect class="node" x="{x}" y="14" width="{wide}" height="{high}" rx="8"/>')
+        drawn.append(f'<text class="big" text-anchor="middle" x="{middle}" y="41">{escape(name)}</text>')
+        drawn.append(f'<text class="tick" text-anchor="middle" x="{middle}" y="78">{escape(note)}</text>')
+    for x in places[1:]:
+        drawn.append(
+            f'<text class="name esp" text-anchor="middle" x="{x - (step - wide) / 2:.1f}" y="24">{escape(joint)}</text>'
+        )
+    return _svg(88, drawn, f"{', '.join(name for name, _ in nodes)} in a row, joined by {joint}")
+
+
 def ticks(most: float, about: int = 5) -> list[float]:
     """Return round numbers from 0 to the first at or above most, about so many.   most: above 0, else 1 is taken."""
     if not most > 0 or math.isinf(most):

@@ -1,0 +1,192 @@
+"""The report of the demonstration: what happened, at a glance and then in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from ..report import Bar, Page, Part, Series, Stack, Table, Tile, bars, chain, lines, stacks
+from .findings import Findings, Passage, kinds
+from .opened import Growth
+
+_SHOWN_SIZES = 4
+_DUMP_OCTETS = 112
+
+
+def page(found: Findings, message: tuple[bytes, bytes], marker: bytes) -> Page:
+    """Return the report.   message: one packet with the marker as the router saw it, in the clear and as ESP."""
+    checks = found.checks()
+    wrong = [check.claim for check in checks if not check.holds]
+    if wrong:
+        title = f"{len(wrong)} of {len(checks)} claims do not hold"
+    else:
+        title = "Everything between the hosts crossed the router as ESP, and nothing else did"
+    report = Page(
+        title,
+        "Two hosts talked past a router that watches: first in the clear, then through a wesper tunnel. This is what "
+        "the router saw, what protection cost, and what became of the packets that the router forged.",
+        f"{len(checks) - len(wrong)} of {len(checks)} claims hold",
+        "bad" if wrong else "good",
+        found.about,
+        _tiles(found),
+    )
+    report.section(
+        "The way",
+        "Inside the tunnel the hosts have addresses of their own; outside only ESP is seen.",
+        chain(("host a", ""), ("router", "watches, and forges"), ("host b", ""), joint="ESP"),
+        wide=True,
+    )
+    report.section(
+        "Throughput",
+        "One TCP stream on each way, one after the other, while nothing was captured.",
+        lines(
+            [_speed("in the clear", found.clear), _speed("in the tunnel", found.tunnel)],
+            x_title="seconds",
+            y_title="Gbit/s",
+        ),
+    )
+    report.section(
+        "Latency",
+        f"How many of {len(found.tunnel.round_trips)} echoes were back after so long.",
+        lines(
+            [_echoes("in the clear", found.clear), _echoes("in the tunnel", found.tunnel)],
+            x_title="milliseconds",
+            y_title="% of echoes",
+        ),
+    )
+    report.section(
+        "Overhead",
+        f"What a packet is made of on the wire, in octets, by the length of the packet inside ({found.suite}).",
+        stacks([_stack(each) for each in chosen(found.opened.growth)]),
+    )
+    report.section(
+        "Drops by reason",
+        "What the router forged without the keys, and what the receiver counted. Each bar should be whole.",
+        bars(
+            [
+                Bar(each.reason.verdict, each.dropped, f"{each.dropped} of {each.sent}", "bad", each.how)
+                for each in found.forged
+            ],
+            most=max((max(each.sent, each.dropped) for each in found.forged), default=None),
+        ),
+    )
+    clear, tunnel = found.clear.seen, found.tunnel.seen
+    report.section(
+        "What the router saw",
+        "Every frame of both captures, by what its octets say it is; behind it, how many hold the marker.",
+        Table(
+            ("frame", "in the clear", "marker", "in the tunnel", "marker"),
+            [
+                (
+                    kind,
+                    *(
+                        f"{count:,}"
+                        for count in (clear.frames[kind], clear.marked[kind], tunnel.frames[kind], tunnel.marked[kind])
+                    ),
+                )
+                for kind in kinds(clear.frames, tunnel.frames)
+            ],
+            (1, 2, 3, 4),
+        ),
+    )
+    report.section(
+        "Claims",
+        "",
+        Table(("claim", ""), [(check.claim, "holds" if check.holds else "DOES NOT HOLD") for check in checks], (1,)),
+    )
+    before, after = message
+    report.section(
+        "A packet with the marker, as the router saw it",
+        "In the clear, from its IP header on:",
+        dump(before, marker),
+        '<p class="about" style="margin-top:14px">The packet in the tunnel that carried as much:</p>',
+        dump(after, marker),
+        wide=True,
+    )
+    if found.files:
+        report.section("To look further", "", Table(("file or command", "shows"), list(found.files.items())), wide=True)
+    return report
+
+
+def chosen(growth: Sequence[Growth]) -> list[Growth]:
+    """Return the lengths that a plot shows: of those that came often the smallest, the largest and some between."""
+    if len(growth) <= _SHOWN_SIZES:
+        return list(growth)
+    last = len(growth) - 1
+    return [growth[round(place * last / (_SHOWN_SIZES - 1))] for place in range(_SHOWN_SIZES)]
+
+
+def dump(packet: bytes, marker: bytes) -> str:
+    """Return the first octets of a packet in hexadecimal and as text, as markup; what is of the marker is set off."""
+    rows = []
+    at = packet.find(marker)
+    for start in range(0, min(len(packet), _DUMP_OCTETS), 16):
+        row = packet[start : start + 16]
+        text = "".join(chr(octet) if 32 <= octet < 127 else "." for octet in row)
+        first = max(min(at - start, len(row)), 0) if at >= 0 else len(row)
+        shown = escape(text[:first]) + (f"<mark>{escape(text[first:])}</mark>" if first < len(row) else "")
+        rows.append(f"{start:04x}  {row.hex(' '):<47}  {shown}")
+    more = f"\n      and {len(packet) - _DUMP_OCTETS} octets more" if len(packet) > _DUMP_OCTETS else ""
+    return "<pre>" + "\n".join(rows) + more + "</pre>"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Return a time as text, with three digits that count."""
+    return "none" if seconds is None else f"{1000 * seconds:.3g} ms"
+
+
+def gigabits(bps: float) -> str:
+    """Return a rate as text, with three digits that count."""
+    return f"{bps / 1e9:.3g} Gbit/s" if bps >= 1e9 else f"{bps / 1e6:.3g} Mbit/s"
+
+
+def _tiles(found: Findings) -> list[Tile]:
+    seen, opened = found.tunnel.seen, found.opened
+    frames, foreign = seen.frames.total(), seen.foreign().total()
+    ratio = found.tunnel.speed.bps / found.clear.speed.bps if found.clear.speed.bps else 0.0
+    return [
+        Tile(
+            f"{foreign:,}",
+            f"of {frames:,} frames of the tunnel were anything but its ESP",
+            "bad" if foreign else "good",
+        ),
+        Tile(
+            f"{seen.marked.total():,}",
+            f"of them show the marker that {found.clear.seen.marked.total():,} frames in the clear showed",
+            "bad" if seen.marked.total() else "good",
+        ),
+        Tile(
+            f"{opened.opened:,}",
+            f"of {seen.esp():,} ESP packets opened with the keys",
+            "good" if opened.opened == seen.esp() else "bad",
+        ),
+        Tile(gigabits(found.tunnel.speed.bps), f"one TCP stream in the tunnel, {ratio:.2g} × in the clear"),
+        Tile(
+            milliseconds(found.tunnel.round_trip),
+            f"round trip in the tunnel, {milliseconds(found.clear.round_trip)} in the clear",
+        ),
+    ]
+
+
+def _speed(name: str, passage: Passage) -> Series:
+    points = [(at, 80 * octets / 1e9) for at, octets in passage.speed.samples]
+    return Series(name, points, "esp" if "tunnel" in name else "plain")
+
+
+def _echoes(name: str, passage: Passage) -> Series:
+    back = sorted(each for each in passage.round_trips if each is not None)
+    points = [(1000 * each, 100 * place / len(passage.round_trips)) for place, each in enumerate(back, 1)]
+    return Series(name, points, "esp" if "tunnel" in name else "plain", stepped=True)
+
+
+def _stack(each: Growth) -> Stack:
+    parts = [
+        Part("inner packet", each.inner, "esp"),
+        Part("outer IP" + " and UDP" * bool(each.udp), each.ip + each.udp, "header"),
+        Part("ESP header, IV, padding, ICV", each.esp + each.iv + each.trailer + each.icv, "quiet"),
+    ]
+    added = each.outer - each.inner
+    return Stack(f"{each.inner:,} octets", parts, f"+{added} ({added / each.inner:.0%})")
+
+
+__all__ = ["chosen", "dump", "gigabits", "milliseconds", "page"]
