@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json as json_module
-import os
-import re
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from ..errors import CaptureError, ConfigError
+from ..errors import CaptureError
 from ..keying import load_keys
-from ..pcap import LinkType, open_capture
-from ..pcap.classic import MAGICS
 from ..pcap.dissect import Keyring
 from ..pcap.dissect import dissect as take_apart
 from ..pcap.tally import SCHEMA
 from . import CHECK_FAILED, IO_TROUBLE
+from .packet_input import LINKS, packets_of
 from .packet_view import console_for_packets, render
-
-_LINKS = {"raw": LinkType.RAW, "ethernet": LinkType.ETHERNET, "sll": LinkType.LINUX_SLL, "sll2": LinkType.LINUX_SLL2}
-_CAPTURES = (*MAGICS, b"\n\r\r\n", b"\x1f\x8b")  # pcap, pcapng, gzip
 
 
 def dissect(
@@ -71,7 +63,7 @@ def dissect(
     shown = bad = 0
     if json:
         print(f'{{"schema": {SCHEMA}, "packets": [', end="")
-    for stamp, link_type, octets in islice(_packets(what, _LINKS[link], truncated), count or None):
+    for stamp, link_type, octets in islice(packets_of(what, LINKS[link], truncated), count or None):
         dissection = take_apart(octets, link_type, keyring)
         shown, bad = shown + 1, bad + bool(dissection.problem)
         if json:
@@ -88,39 +80,6 @@ def dissect(
         print(f"wesper: {truncated[0]}", file=sys.stderr)
         return IO_TROUBLE
     return CHECK_FAILED if bad else 0
-
-
-def _packets(what: str, link_type: LinkType, truncated: list[CaptureError]) -> Iterator[tuple[int | None, int, bytes]]:
-    """Yield (time, link type, octets) of each packet.   truncated: gets the error if a capture's end is missing."""
-    if what == "-":
-        start = cast(BufferedReader, sys.stdin.buffer).peek(4)[:4]
-        path = "-"
-    elif os.path.exists(what):
-        with open(what, "rb") as file:
-            start = file.read(4)
-        path = what
-    else:
-        yield from ((None, link_type, octets) for octets in _hex_packets(what, "the argument"))
-        return
-    if not start or start.startswith(_CAPTURES):
-        with open_capture(path, on_truncated=truncated.append) as capture:
-            for record in capture:
-                yield record.timestamp_ns, record.link_type, record.data
-        return
-    text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    name = "<stdin>" if path == "-" else path
-    yield from ((None, link_type, octets) for octets in _hex_packets(text.decode("latin-1"), name))
-
-
-def _hex_packets(text: str, name: str) -> Iterator[bytes]:
-    """Yield packets written in hexadecimal, a blank line between two.   Offsets as of `tcpdump -x` are passed over."""
-    for part in re.split(r"\n[ \t\r]*\n", text.strip()):
-        digits = re.sub(r"[\s:]", "", re.sub(r"^\s*0x[0-9a-fA-F]{4}:", "", part, flags=re.MULTILINE))
-        try:
-            yield bytes.fromhex(digits.removeprefix("0x"))
-        except ValueError:
-            expected = "a packet in hexadecimal, or the path of a capture"
-            raise ConfigError("no such file, and not hexadecimal", path=name, expected=expected) from None
 
 
 def _title(number: int, stamp: int | None, octets: int) -> str:
