@@ -6,14 +6,16 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wesper.bench import tunnel as tunnel_rows
 from wesper.bench.peers import PlainVeth, TunnelFailed
+from wesper.bench.peers import tunnel as peer
 from wesper.bench.peers.daemon import processes_in
 from wesper.bench.tunnel import chosen, measure_tunnels
-from wesper.bench.tunnel_load import Agent, Load, TrafficFailed, measure_slice
+from wesper.bench.tunnel_load import Agent, Load, Sample, TrafficFailed, measure_slice
 from wesper.errors import UnsupportedError
 from wesper.lab import Lab, pair
 
@@ -103,15 +105,32 @@ def test_a_row_measured_end_to_end(monkeypatch: pytest.MonkeyPatch, temporary: P
 def test_what_fails_is_left_out_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     monkeypatch.setattr(tunnel_rows, "OURS", OurVeth)
     monkeypatch.setattr(tunnel_rows, "PEERS", (Dies, Breaks, NeverRests))
+    monkeypatch.setattr(peer, "_UP_S", 3)
     outcome = measure_tunnels(chosen("UDP, 1400"), 2, quick=True)
     left_out = dict(outcome.left_out)
     assert set(left_out) == {"tunnel of dies", "tunnel of breaks"}
     assert "dies did not come up: sh in a has ended" in left_out["tunnel of dies"]
     assert "sh in a said: no such cipher" in left_out["tunnel of dies"]
-    assert "arrived" in left_out["tunnel of breaks"] or "traffic" in left_out["tunnel of breaks"]
+    assert left_out["tunnel of breaks"].startswith("no answer from 10.0.1.2 in 3 s")
     assert [row.name for row in outcome.results] == ["to plain veth", "to never rests, best peer"]
     assert NeverRests.started == 1 + 3  # anew after each slice
     assert list(temporary.iterdir()) == []
+
+
+def test_a_slice_in_which_nothing_arrived_is_measured_again_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    lasted: list[float] = []
+
+    def starve_once(*words: Any, seconds: float, **options: Any) -> Sample:
+        lasted.append(seconds)
+        if len(lasted) == 1:
+            raise TrafficFailed("nothing arrived")
+        return measure_slice(*words, seconds=seconds, **options)
+
+    monkeypatch.setattr(tunnel_rows, "OURS", OurVeth)
+    monkeypatch.setattr(tunnel_rows, "measure_slice", starve_once)
+    outcome = measure_tunnels(chosen("one TCP stream plain"), 1, quick=True)
+    assert outcome.left_out == []
+    assert lasted == [0.2, 1.0, 0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -13,7 +14,7 @@ from typing import Final, Self
 from ..errors import UnsupportedError, WesperError
 from .measure import Result
 from .peers import MTU, OURS, PEERS, PLAIN, Tunnel
-from .tunnel_load import Agent, Load, Sample, measure_slice
+from .tunnel_load import Agent, Load, Sample, TrafficFailed, measure_slice
 
 NOTES: Final = (
     "Tunnels: over a veth pair segments of TCP stay together in super-packets, which a network card would cut. "
@@ -23,6 +24,7 @@ NOTES: Final = (
 """What has to be known to judge the ratios; printed with them."""
 _GROUP: Final = "Tunnel"
 _REST_S: Final = 1.0
+_PATIENT: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +206,14 @@ class _Field:
     def slice(self, tunnel: Tunnel, load: Load, seconds: float, warm_s: float) -> Sample | None:
         """Measure one slice; None if the tunnel fails, which is then left out."""
         _, a, b = self._running[tunnel.name]
+        measure = partial(measure_slice, load, a, b, tunnel.inside[1], tunnel.processor_ns)
         try:
-            sample = measure_slice(load, a, b, tunnel.inside[1], tunnel.processor_ns, warm_s=warm_s, seconds=seconds)
+            try:
+                sample = measure(warm_s=warm_s, seconds=seconds)
+            except TrafficFailed:
+                # On busy cores a daemon may not have run at all in a short slice.
+                tunnel.await_answer()
+                sample = measure(warm_s=warm_s, seconds=_PATIENT * seconds)
         except WesperError as error:
             self._leave_out(tunnel, str(error))
             return None

@@ -74,7 +74,7 @@ class Tunnel(ABC):
         self.lab = self._make_lab()
         try:
             self._bring_up()
-            self._await_answer()
+            self.await_answer()
         except (WesperError, OSError, subprocess.SubprocessError) as error:
             said = self._last_words()
             self.stop()
@@ -96,6 +96,21 @@ class Tunnel(ABC):
     def processor_ns(self) -> int:
         """Return the processor time that the daemons of both hosts have had so far."""
         return processor_ns(self._processes)
+
+    def await_answer(self) -> None:
+        """Return when a gets an answer from b through the tunnel.   Raises TunnelFailed."""
+        until = time.monotonic() + _UP_S
+        here, there = self.hosts[0], self.inside[1]
+        while True:
+            with suppress(OSError):  # no route yet
+                if None not in here.ping(there, timeout=_PING_S):
+                    return
+            ended = [daemon for daemon in self._daemons if daemon.has_ended()]
+            if ended:
+                raise TunnelFailed(f"{ended[0]} has ended")
+            if time.monotonic() > until:
+                raise TunnelFailed(f"no answer from {there} in {_UP_S:g} s")
+            time.sleep(0.02)
 
     def rest(self, seconds: float) -> bool:
         """Wait until the daemons have nothing more to do, at most so long.   Returns whether they have not."""
@@ -145,20 +160,6 @@ class Tunnel(ABC):
         folder = self.folder / host.name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
-
-    def _await_answer(self) -> None:
-        until = time.monotonic() + _UP_S
-        here, there = self.hosts[0], self.inside[1]
-        while True:
-            with suppress(OSError):  # no route yet
-                if None not in here.ping(there, timeout=_PING_S):
-                    return
-            ended = [daemon for daemon in self._daemons if daemon.has_ended()]
-            if ended:
-                raise TunnelFailed(f"{ended[0]} has ended")
-            if time.monotonic() > until:
-                raise TunnelFailed(f"no answer from {there} in {_UP_S:.0f} s")
-            time.sleep(0.02)
 
     def _last_words(self) -> str:
         words = [f"{daemon} said: {said}" for daemon in self._daemons if (said := daemon.last_words())]
