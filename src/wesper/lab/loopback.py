@@ -7,7 +7,7 @@ import ipaddress
 import socket
 import struct
 
-from .offloads import set_offloads
+from ..host.offloads import set_offloads
 
 # include/uapi/linux/sockios.h, if.h
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFMTU, _SIOCGIFINDEX = 0x8913, 0x8914, 0x8916, 0x8922, 0x8933

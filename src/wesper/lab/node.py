@@ -13,12 +13,12 @@ from socket import socket as Socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import ConfigError, UnsupportedError
+from ..host.offloads import set_offloads
 from .call import Call
 from .capture import RING_OCTETS, SNAP_OCTETS, LabCapture
 from .echo import ping
 from .masquerade import forget_flows
 from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Address, Netlink, NetlinkError
-from .offloads import set_offloads
 from .routes import Network, Route
 
 if TYPE_CHECKING:
