@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..keying import Encapsulated, StaticSA
 from ..protocols import PROTOCOLS, ip, udp
 from ..protocols.ip import IPAddress
-from ..sa import Mode
+from ..sa import Mode, SAState
 from ..verdict import REASON_BY_CODE, DropReason
 from ..wire.numbers import UDP
 from ..wire.udp import IPSEC_NAT_T_PORT
@@ -111,6 +111,22 @@ class Opener:
                 break
             todo = again
         return done
+
+    def find(self, packet: bytes) -> tuple[StaticSA, SAState | None] | None:
+        """Return the SA that a packet names, and what it has lived through if it has opened any, None if there is none.
+
+        packet: from its IP header.
+        """
+        seen = self._look(packet)
+        if seen is None:
+            return None
+        for key in ((seen.protocol, seen.spi), (seen.protocol, seen.spi, seen.source, seen.destination)):
+            if key in self._installed:
+                there = self._installed[key]
+                return there.sa, self.engine.state(there.id)
+        fitting = (sa for sa in self._by_spi.get(seen.spi, []) + self._open_spi if sa.protocol == seen.protocol)
+        found = next((sa for sa in fitting if sa.carries(seen.spi, seen.source, seen.destination)), None)
+        return None if found is None else (found, None)
 
     def concerns(self, packet: bytes) -> bool:
         """Whether a packet, which need not be whole, says that it is of a protocol of ours."""
