@@ -114,6 +114,13 @@ class DropReason(enum.Enum):
         "larger than the SA's inner MTU and may not be fragmented",
         "RFC 4301 §8.2.1",
     )
+    OUT_NOT_RESERVED = (
+        39,
+        "not_reserved",
+        "XfrmOutStateSeqError",
+        "the SA may not use the next sequence number yet",
+        "RFC 4106 §3.1",
+    )
 
 
 REASON_BY_CODE: dict[int, DropReason] = {reason.code: reason for reason in DropReason}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from struct import pack
 from typing import Any
 
@@ -23,13 +24,14 @@ from wesper import (
     DropReason,
     Engine,
     EventKind,
+    Mode,
     Packets,
     Profile,
     Results,
 )
 
 from . import arbitrary, oracle
-from .packets import ICMP, ICMPV6, LEFT4, LEFT6, RIGHT4, RIGHT6, icmp, ipv4, ipv6, udp
+from .packets import A4, A6, ICMP, ICMPV6, LEFT4, LEFT6, RIGHT4, RIGHT6, icmp, ipv4, ipv6, udp
 from .pair import SECOND, engine, events, mirrored
 
 pytestmark = pytest.mark.needs_native
@@ -40,7 +42,7 @@ STEPS = (
     *("decapsulate",) * 8,
     *("craft",) * 4,
     *("outbound", "inbound", "pass", "many", "open_many", "dummy", "later", "timeout"),
-    *("set_mtu", "icmp", "policies", "remove", "install", "install_many", "look", "fetch"),
+    *("set_mtu", "reserve", "move", "icmp", "policies", "remove", "install", "install_many", "look", "fetch"),
 )
 
 
@@ -222,6 +224,13 @@ class Life:
             sa, mtu = self.some_sa(chance), chance.choice([68, 100, 576, 1000, 1280, 1500, 65535, 70000])
             self.both(lambda host: host.set_mtu(sa, mtu, now))
             self.both(lambda host: host.inner_mtu(sa, now))
+        elif kind == "reserve":
+            sa = self.some_sa(chance)
+            sequence = self.reference.state(sa).sequence if sa in self.sas else 0
+            last = chance.choice([sequence, sequence + 1, sequence + 3, (1 << 32) - 1, (1 << 64) - 1])
+            self.both(lambda host: host.reserve(sa, last))
+        elif kind == "move":
+            self.move(chance)
         elif kind == "icmp":
             quoted, mtu = self.arriving(chance), chance.choice([0, 68, 576, 1000, 1280, 1400])
             if chance.random() < 0.5:
@@ -260,6 +269,24 @@ class Life:
             self.both(lambda host: host.counters())
         else:
             self.fetch()
+
+    def move(self, chance: random.Random) -> None:
+        """Give an SA other addresses and ports; now and then more, which is refused."""
+        number = self.some_sa(chance)
+        profile = self.sas[number][0].profile if number in self.sas else Profile("aes-gcm-16", Mode.TRANSPORT)
+        settings: dict[str, Any] = {}
+        if profile.outer is not None:
+            local, remote = chance.choice([(LEFT4, RIGHT4), (A4, RIGHT4), (LEFT6, RIGHT6), (RIGHT6, A6)])
+            settings["outer"] = replace(profile.outer, local=local, remote=remote)
+        if profile.encapsulation is not None:
+            ports = {"local_port": chance.choice(arbitrary.PORTS), "remote_port": chance.choice(arbitrary.PORTS)}
+            settings["encapsulation"] = replace(profile.encapsulation, **ports)
+        if chance.random() < 0.2:
+            settings |= chance.choice([{"esn": not profile.esn}, {"encapsulation": None}, {"mtu": 1400}])
+        after = replace(profile, **settings)
+        if self.both(lambda host: host.set_profile(number, after)) is None:
+            sa, keys = self.sas[number]
+            self.sas[number] = replace(sa, profile=after), keys
 
     def install_pair(self, data: st.DataObject) -> None:
         """Both ends of an SA in the same host, as far as nothing is in their way."""
@@ -301,7 +328,7 @@ def test_lives_go_everywhere() -> None:
     reasons, kinds = set(), set()
 
     @given(data=st.data())
-    @settings(max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def live(data: st.DataObject) -> None:
         life = Life({"audit": True, "resync_failures": 2, "resync_tries": 3})
         for _ in range(2):

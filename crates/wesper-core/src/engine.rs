@@ -145,6 +145,21 @@ impl Engine {
         }
     }
 
+    /// Lets an outbound SA use numbers up to `last` and no further; false if there is no such outbound SA.
+    pub fn reserve(&self, sa: u64, last: u64) -> bool {
+        self.sender().half.reserve(sa, last)
+    }
+
+    /// Lets an SA go on with another profile, which differs in outer addresses and UDP ports alone; false if there is
+    /// no such SA.
+    pub fn set_profile(&self, sa: u64, profile: &Arc<Profile>) -> bool {
+        if sa >= OUTBOUND_IDS {
+            self.sender().half.set_profile(sa, profile)
+        } else {
+            self.receiver().half.set_profile(sa, profile)
+        }
+    }
+
     /// Protects one packet: see [`Sender::encapsulate`]. take: gets the octets, which are gone when it returns.
     #[inline]
     pub fn encapsulate<T>(

@@ -56,14 +56,16 @@ pub enum DropReason {
     OutMode = 37,
     /// larger than the SA's inner MTU and may not be fragmented (RFC 4301 §8.2.1).
     OutTooBig = 38,
+    /// the SA may not use the next sequence number yet (RFC 4106 §3.1).
+    OutNotReserved = 39,
 }
 
 /// Number of codes: one more than the highest.
-pub const CODES: usize = 39;
+pub const CODES: usize = 40;
 
 impl DropReason {
     /// Every reason, in the order of a packet's walk.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NotForUs,
         Self::TruncatedHeader,
         Self::Truncated,
@@ -89,5 +91,6 @@ impl DropReason {
         Self::OutSequenceOverflow,
         Self::OutMode,
         Self::OutTooBig,
+        Self::OutNotReserved,
     ];
 }

@@ -174,6 +174,14 @@ impl Engine {
         self.core.set_mtu(sa, mtu, now)
     }
 
+    fn _reserve(&self, sa: u64, last: u64) -> bool {
+        self.core.reserve(sa, last)
+    }
+
+    fn _set_native_profile(&self, sa: u64, profile: &Profile) -> bool {
+        self.core.set_profile(sa, &profile.shared)
+    }
+
     /// Protect one packet with this SA.
     #[pyo3(signature = (sa, packet, now, *, tfc = None))]
     fn encapsulate<'py>(

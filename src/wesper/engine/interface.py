@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -144,6 +144,32 @@ class Engine(ABC):
     def set_mtu(self, sa: int, mtu: int, now: int) -> None:
         """Tell an outbound SA its path's MTU.   It is forgotten after ten minutes (RFC 4301 §8.2.2)."""
 
+    def reserve(self, sa: int, last: int) -> None:
+        """Let an outbound SA use numbers up to `last` and no further; without this call, up to its last one.
+
+        For keys that outlive a run: what a restart goes on from has to be on disk before a number is used
+        (RFC 4106 §3.1). Packets beyond are dropped (OUT_NOT_RESERVED) and the SA lives on; a later call raises the
+        bound, or lowers it.
+        last: 0..2^64-1.   Raises ConfigError, also for an inbound SA.
+        """
+        if not 0 <= last < 1 << 64:
+            raise ConfigError(f"sequence number {last}", key="last", expected="0..2^64-1")
+        if not self._reserve(sa, last):
+            raise ConfigError(f"no outbound SA has the id {sa}", key="sa", expected="an id that install returned")
+
+    def set_profile(self, sa: int, profile: Profile) -> None:
+        """Let an SA go on between other outer addresses or UDP ports: a peer behind a NAT has moved.
+
+        Keys, numbers, window, counts, lifetimes and MTU stay. From now on PEER_MOVED is about the new place.
+        profile: the SA's own but for local and remote of its outer addresses and its UDP ports.
+        Raises ConfigError.   Source: RFC 7296 §2.23.
+        """
+        before = self._profile(sa)
+        if before is None:
+            raise self._no_such_sa(sa)
+        _check_same_but_ends(before, profile)
+        self._set_profile(sa, profile)
+
     # Packets
 
     @abstractmethod
@@ -152,7 +178,8 @@ class Engine(ABC):
 
         packet: from its IP header; TTL already decremented if this host forwards.
         tfc: octets to append, tunnel mode only.
-        Drops: OUT_BAD_PACKET, OUT_NO_SA, OUT_EXPIRED, OUT_MODE, OUT_TOO_BIG, OUT_SEQUENCE_OVERFLOW.
+        Drops: OUT_BAD_PACKET, OUT_NO_SA, OUT_EXPIRED, OUT_MODE, OUT_TOO_BIG, OUT_SEQUENCE_OVERFLOW,
+        OUT_NOT_RESERVED.
         """
 
     @abstractmethod
@@ -334,6 +361,14 @@ class Engine(ABC):
     def _profile(self, sa: int) -> Profile | None:
         """Return the profile of an SA, None if there is no such SA."""
 
+    @abstractmethod
+    def _reserve(self, sa: int, last: int) -> bool:
+        """Bound the numbers of an outbound SA; return whether there is one."""
+
+    @abstractmethod
+    def _set_profile(self, sa: int, profile: Profile) -> None:
+        """Give an SA a profile that differs from its own in addresses and ports alone."""
+
     def _drop(self, reason: DropReason, mtu: int = 0) -> Dropped:
         self._count(reason)
         return Dropped(reason, mtu)
@@ -369,6 +404,24 @@ def _is_cut_before(profile: Profile) -> bool:
         return False
     has_df = profile.outer.local.version == 4 and profile.outer.df is DF.SET
     return profile.fragmentation is Fragmentation.BEFORE or has_df
+
+
+def _check_same_but_ends(before: Profile, after: Profile) -> None:
+    """Refuse a profile that differs in more than outer addresses and UDP ports.   Raises ConfigError."""
+    outer, around = after.outer, after.encapsulation
+    if outer is not None and before.outer is not None:
+        outer = replace(outer, local=before.outer.local, remote=before.outer.remote)
+    if around is not None and before.encapsulation is not None:
+        ports = before.encapsulation
+        around = replace(around, local_port=ports.local_port, remote_port=ports.remote_port)
+    back = replace(after, outer=outer, encapsulation=around)
+    for setting in fields(Profile):
+        if getattr(back, setting.name) != getattr(before, setting.name):
+            raise ConfigError(
+                f"an installed SA can not get another {setting.name}",
+                key=setting.name,
+                expected="the SA's own; only outer addresses and UDP ports may differ",
+            )
 
 
 def split_keys(profile: Profile, octets: int) -> tuple[int, int, int]:

@@ -169,6 +169,9 @@ class NativeEngine(_native.Engine, Engine):
         address = self._profile_address(sa)
         return None if address is None else self._by_address[address]
 
+    def _set_profile(self, sa: int, profile: Profile) -> None:
+        self._set_native_profile(sa, self._native_profile(profile))
+
     def _native_profile(self, profile: Profile) -> _native.Profile:
         """Equal profiles share one on the native side, however many SAs have them."""
         known = self._profiles.get(profile)

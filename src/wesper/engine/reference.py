@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -70,6 +71,7 @@ class _Association:
         self.soft = jittered(profile.soft, profile.jitter, sa.spi)
         self.hard = profile.hard
         self.sequence = sa.sequence
+        self.reserved = profile.last_sequence
         guarded = profile.window and sa.direction is Direction.IN
         self.window = ReplayWindow(profile.window, sa.sequence) if guarded else None
         self.installed = self.used = now // SECOND
@@ -133,8 +135,7 @@ class ReferenceEngine(Engine):
         self._sas[number] = association
         if inbound:
             self._inbound[_place(sa)] = association
-            if sa.profile.encapsulation is not None:
-                self._ports[sa.profile.encapsulation.local_port] += 1
+            self._listen(sa.profile, 1)
         return number
 
     def install_many(
@@ -160,8 +161,7 @@ class ReferenceEngine(Engine):
         spec = association.sa
         if spec.direction is Direction.IN:
             del self._inbound[_place(spec)]
-            if association.profile.encapsulation is not None:
-                self._ports[association.profile.encapsulation.local_port] -= 1
+            self._listen(association.profile, -1)
 
     def state(self, sa: int) -> SAState:
         a = self._association(sa)
@@ -190,6 +190,24 @@ class ReferenceEngine(Engine):
     def set_mtu(self, sa: int, mtu: int, now: int) -> None:
         a = self._association(sa)
         a.mtu, a.mtu_until = min(mtu, a.profile.mtu), now + MTU_AGE
+
+    def _reserve(self, sa: int, last: int) -> bool:
+        a = self._sas.get(sa)
+        if a is None or a.sa.direction is not Direction.OUT:
+            return False
+        a.reserved = last
+        return True
+
+    def _set_profile(self, sa: int, profile: Profile) -> None:
+        a = self._association(sa)
+        if a.sa.direction is Direction.IN:
+            self._listen(a.profile, -1)
+            self._listen(profile, 1)
+        a.sa, a.profile, a.peer = replace(a.sa, profile=profile), profile, None
+
+    def _listen(self, profile: Profile, users: int) -> None:
+        if profile.encapsulation is not None:
+            self._ports[profile.encapsulation.local_port] += users
 
     def _association(self, sa: int) -> _Association:
         found = self._sas.get(sa)
@@ -243,6 +261,8 @@ class ReferenceEngine(Engine):
         # RFC 4303 §3.3.3: never let the number cycle; OURS: not even where the peer does no anti-replay.
         if sequence > profile.last_sequence:
             return self._drop_out(a, DropReason.OUT_SEQUENCE_OVERFLOW, now)
+        if sequence > a.reserved:
+            return self._drop(DropReason.OUT_NOT_RESERVED)
         a.sequence = sequence
         iv = a.sa.iv if a.sa.iv is not None and a.cipher.iv_octets else self._iv(a, sequence)
         body = a.protocol.encapsulate(

@@ -421,6 +421,23 @@ impl Receiver {
         true
     }
 
+    /// Lets an SA go on with another profile (RFC 7296 §2.23); false if there is no such SA.
+    ///
+    /// profile: the SA's own but for outer addresses and UDP ports, which the caller has made sure of.
+    pub fn set_profile(&mut self, sa: u64, profile: &Arc<Profile>) -> bool {
+        let Some(row) = self.store.row(sa) else { return false };
+        let (before, hot) = (row.profile, row.hot);
+        let number = self.take(profile, 1);
+        self.give_back(before, 1);
+        if let Some(row) = self.store.row_mut(sa) {
+            row.profile = number;
+        }
+        if let Some(hot) = self.hots.get_mut(hot) {
+            (hot.profile, hot.peer) = (number, None);
+        }
+        true
+    }
+
     /// Replaces SPD-I.
     pub fn set_policies(&mut self, policies: Vec<Policy>) {
         self.policies = Policies::new(policies);

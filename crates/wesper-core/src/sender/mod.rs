@@ -67,7 +67,6 @@ struct Usual {
     icv: usize,
     template: Template,
     pad_to: usize,
-    last_sequence: u64,
 }
 
 /// What any packet's path reads of a profile, worked out once.
@@ -80,7 +79,6 @@ struct Shape {
     template: Option<Template>,
     /// Octets of UDP header, 8 or 0.
     udp: usize,
-    last_sequence: u64,
     pad_to: usize,
     cut_after: bool,
 }
@@ -94,21 +92,19 @@ impl Shape {
             _ => None,
         };
         let form = Form::new(profile.cipher(), profile.esn);
-        let (pad_to, last_sequence) = (profile.pad_to.into(), profile.last_sequence());
+        let pad_to = profile.pad_to.into();
         let usual = template.filter(|_| udp == 0 && form.is_usual()).map(|template| Usual {
             template,
             form,
             front: template.len() + form.front_octets(),
             icv: form.icv_octets(),
             pad_to,
-            last_sequence,
         });
         Self {
             usual,
             form,
             template,
             udp,
-            last_sequence,
             pad_to,
             cut_after: profile.fragmentation == Fragmentation::After,
             profile: Arc::clone(profile),
@@ -136,6 +132,8 @@ impl Shape {
 struct Hot {
     life: Life,
     sequence: u64,
+    /// The number after which no packet may go, for now or ever.
+    last: u64,
     spi: u32,
     profile: u32,
     /// Where the expanded key was last put.
@@ -343,6 +341,30 @@ impl Sender {
         true
     }
 
+    /// Lets an SA use numbers up to `last` and no further, until told otherwise; false if there is no such SA.
+    pub fn reserve(&mut self, sa: u64, last: u64) -> bool {
+        let hot = self.hot_number(sa).and_then(|number| self.hots.get_mut(number));
+        let Some(hot) = hot else { return false };
+        let Some(profile) = self.profiles.profile(hot.profile) else { return false };
+        hot.last = last.min(profile.last_sequence());
+        true
+    }
+
+    /// Lets an SA go on with another profile (RFC 7296 §2.23); false if there is no such SA.
+    ///
+    /// profile: the SA's own but for outer addresses and UDP ports, which the caller has made sure of.
+    pub fn set_profile(&mut self, sa: u64, profile: &Arc<Profile>) -> bool {
+        let Some(entry) = self.entry(sa) else { return false };
+        let Some(row) = self.store.table.row_mut(entry.row()) else { return false };
+        let number = self.profiles.take(profile, 1, || Shape::new(profile));
+        self.profiles.give_back(std::mem::replace(&mut row.profile, number), 1);
+        if let (Some(hot), Some(shape)) = (self.hots.get_mut(entry.hot), self.profiles.shape(number)) {
+            hot.profile = number;
+            hot.refresh(shape);
+        }
+        true
+    }
+
     /// Replaces the SPD's outbound entries.
     pub fn set_policies(&mut self, policies: Vec<Policy>) {
         self.policies = Policies::new(policies);
@@ -456,6 +478,7 @@ impl Sender {
         let mut hot = Hot {
             life: Life::of(row),
             sequence: row.seq,
+            last: shape.profile.last_sequence(),
             spi: row.spi,
             profile: row.profile,
             context_slot: u32::MAX,

@@ -61,7 +61,8 @@ impl Sender {
     /// buf: the packet stands at `start..start + len` from its IP header, TTL already decremented if this host
     /// forwards; [`HEADROOM`](super::HEADROOM) octets before it and [`TAILROOM`] after it, and after its padding
     /// to the profile's `pad_to`, must be free. On a drop what it holds is of no use.
-    /// Drops: OutBadPacket, OutNoSa, OutExpired, OutMode, OutTooBig (also for lack of free octets), OutSequenceOverflow.
+    /// Drops: OutBadPacket, OutNoSa, OutExpired, OutMode, OutTooBig (also for lack of free octets), OutSequenceOverflow,
+    /// OutNotReserved.
     #[inline]
     pub fn encapsulate(
         &mut self,
@@ -192,7 +193,7 @@ impl Sender {
         let is_simple = (now < hot.life.check_ns())
             & (payload <= hot.room as usize)
             & (payload >= usual.pad_to)
-            & (hot.sequence < usual.last_sequence)
+            & (hot.sequence < hot.last)
             & !hot.has_other_iv;
         let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
         let first = job.start.checked_sub(usual.front)?;
@@ -274,8 +275,8 @@ impl Sender {
             }
             payload = padded;
         }
-        if hot.sequence >= shape.last_sequence {
-            return Err(self.overflow(number, now));
+        if hot.sequence >= hot.last {
+            return Err(self.used_up(number, now));
         }
         let sequence = hot.sequence + 1;
         let head = template.len() + shape.udp;
@@ -333,8 +334,8 @@ impl Sender {
                 return Err(self.too_big((room + datagram.octets).saturating_sub(payload)));
             }
         }
-        if hot.sequence >= shape.last_sequence {
-            return Err(self.overflow(number, now));
+        if hot.sequence >= hot.last {
+            return Err(self.used_up(number, now));
         }
         let sequence = hot.sequence + 1;
         let before = head.len() + shape.udp;
@@ -374,10 +375,16 @@ impl Sender {
         Dropped { reason: self.drops.count(DropReason::OutTooBig), mtu }
     }
 
+    /// Drops a packet for which the SA has no number, now or ever.
     #[cold]
-    fn overflow(&mut self, number: u32, now: u64) -> Dropped {
-        if let Some(hot) = self.hots.get(number).filter(|_| self.audit) {
-            let outer = self.profiles.profile(hot.profile).and_then(|profile| profile.outer);
+    fn used_up(&mut self, number: u32, now: u64) -> Dropped {
+        let Some(hot) = self.hots.get(number) else { return self.refuse(DropReason::OutNoSa) };
+        let Some(profile) = self.profiles.profile(hot.profile) else { return self.refuse(DropReason::OutNoSa) };
+        if hot.sequence < profile.last_sequence() {
+            return self.refuse(DropReason::OutNotReserved);
+        }
+        if self.audit {
+            let outer = profile.outer;
             self.events.tell(Event {
                 reason: Some(DropReason::OutSequenceOverflow),
                 spi: hot.spi,
