@@ -86,7 +86,7 @@ OUTBOUND: tuple[Stage, ...] = (
     Stage(
         "number",
         "has the SA a sequence number left?",
-        (DropReason.OUT_SEQUENCE_OVERFLOW,),
+        (DropReason.OUT_SEQUENCE_OVERFLOW, DropReason.OUT_NOT_RESERVED),
         "RFC 4303 §3.3.3",
     ),
 )
