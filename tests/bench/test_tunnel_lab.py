@@ -130,7 +130,7 @@ def test_a_slice_in_which_nothing_arrived_is_measured_again_for_longer(monkeypat
     monkeypatch.setattr(tunnel_rows, "measure_slice", starve_once)
     outcome = measure_tunnels(chosen("one TCP stream plain"), 1, quick=True)
     assert outcome.left_out == []
-    assert lasted == [0.2, 1.0, 0.2, 0.2, 0.2]
+    assert lasted == [0.15, 0.75, 0.15, 0.15, 0.15]
 
 
 @pytest.mark.parametrize("version", [4, 6])
