@@ -9,7 +9,7 @@ import pytest
 
 from wesper.demo.findings import Findings, Forged, Passage
 from wesper.demo.opened import Opened, growth
-from wesper.demo.story import chosen, dump, gigabits, milliseconds, page
+from wesper.demo.story import chosen, dump, duration, gigabits, page
 from wesper.demo.traffic import MARKER, Bulk
 from wesper.demo.wire import ARP, ESP_IN_UDP, Seen
 from wesper.engine import open_engine
@@ -125,5 +125,5 @@ def test_dump_sets_the_marker_off() -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert (milliseconds(0.000312), milliseconds(None)) == ("0.312 ms", "none")
+    assert (duration(0.000312), duration(0.0312), duration(None)) == ("312 µs", "31.2 ms", "none")
     assert (gigabits(4.831e9), gigabits(52.3e6)) == ("4.83 Gbit/s", "52.3 Mbit/s")

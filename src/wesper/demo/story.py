@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from html import escape
 
 from ..report import Bar, Page, Part, Series, Stack, Table, Tile, bars, chain, lines, stacks
+from ..report.plots import Role
 from .findings import Findings, Passage, kinds
 from .opened import Growth
 
 _SHOWN_SIZES = 4
+_USUAL = 0.9
 _DUMP_OCTETS = 112
 
 
@@ -40,20 +42,12 @@ def page(found: Findings, message: tuple[bytes, bytes], marker: bytes) -> Page:
         "Throughput",
         "One TCP stream on each way, one after the other, while nothing was captured.",
         lines(
-            [_speed("in the clear", found.clear), _speed("in the tunnel", found.tunnel)],
+            [_speed("in the clear", found.clear, "plain"), _speed("in the tunnel", found.tunnel, "esp")],
             x_title="seconds",
             y_title="Gbit/s",
         ),
     )
-    report.section(
-        "Latency",
-        f"How many of {len(found.tunnel.round_trips)} echoes were back after so long.",
-        lines(
-            [_echoes("in the clear", found.clear), _echoes("in the tunnel", found.tunnel)],
-            x_title="milliseconds",
-            y_title="% of echoes",
-        ),
-    )
+    report.section("Latency", *_latency(found))
     report.section(
         "Overhead",
         f"What a packet is made of on the wire, in octets, by the length of the packet inside ({found.suite}).",
@@ -130,9 +124,11 @@ def dump(packet: bytes, marker: bytes) -> str:
     return "<pre>" + "\n".join(rows) + more + "</pre>"
 
 
-def milliseconds(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     """Return a time as text, with three digits that count."""
-    return "none" if seconds is None else f"{1000 * seconds:.3g} ms"
+    if seconds is None:
+        return "none"
+    return f"{1000 * seconds:.3g} ms" if seconds >= 0.001 else f"{1e6 * seconds:.3g} µs"
 
 
 def gigabits(bps: float) -> str:
@@ -162,21 +158,33 @@ def _tiles(found: Findings) -> list[Tile]:
         ),
         Tile(gigabits(found.tunnel.speed.bps), f"one TCP stream in the tunnel, {ratio:.2g} × in the clear"),
         Tile(
-            milliseconds(found.tunnel.round_trip),
-            f"round trip in the tunnel, {milliseconds(found.clear.round_trip)} in the clear",
+            duration(found.tunnel.round_trip),
+            f"round trip in the tunnel, {duration(found.clear.round_trip)} in the clear",
         ),
     ]
 
 
-def _speed(name: str, passage: Passage) -> Series:
+def _speed(name: str, passage: Passage, role: Role) -> Series:
     points = [(at, 80 * octets / 1e9) for at, octets in passage.speed.samples]
-    return Series(name, points, "esp" if "tunnel" in name else "plain")
+    return Series(name, points, role)
 
 
-def _echoes(name: str, passage: Passage) -> Series:
-    back = sorted(each for each in passage.round_trips if each is not None)
-    points = [(1000 * each, 100 * place / len(passage.round_trips)) for place, each in enumerate(back, 1)]
-    return Series(name, points, "esp" if "tunnel" in name else "plain", stepped=True)
+def _latency(found: Findings) -> tuple[str, str]:
+    """Return a sentence and a plot of how many echoes were back after how long; stragglers are left to the sentence."""
+    ways = {"in the clear": found.clear, "in the tunnel": found.tunnel}
+    back = {name: sorted(each for each in way.round_trips if each is not None) for name, way in ways.items()}
+    usual = max((times[int(len(times) * _USUAL)] for times in back.values() if times), default=0.0) * 1.5
+    late = sum(each > usual for times in back.values() for each in times)
+    series = []
+    for name, times in back.items():
+        share = 100 / max(len(ways[name].round_trips), 1)
+        points = [(1000 * each, share * place) for place, each in enumerate(times, 1) if each <= usual]
+        series.append(Series(name, points, "esp" if ways[name] is found.tunnel else "plain", stepped=True))
+    about = f"How many of {len(found.tunnel.round_trips)} echoes on each way were back after so long."
+    if late:
+        slowest = max(each for times in back.values() for each in times)
+        about += f" {late} took longer than the axis goes, the slowest {duration(slowest)}."
+    return about, lines(series, x_title="milliseconds", y_title="% of echoes")
 
 
 def _stack(each: Growth) -> Stack:
@@ -189,4 +197,4 @@ def _stack(each: Growth) -> Stack:
     return Stack(f"{each.inner:,} octets", parts, f"+{added} ({added / each.inner:.0%})")
 
 
-__all__ = ["chosen", "dump", "gigabits", "milliseconds", "page"]
+__all__ = ["chosen", "dump", "gigabits", "duration", "page"]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from wesper.demo.opened import open_capture_with, second_opinion
+from wesper.demo.traffic import MARKER
+from wesper.demo.wire import packets
+from wesper.engine import open_engine
+from wesper.keying import StaticSA
+from wesper.pcap import Interface, LinkType, create_capture
+from wesper.protocols.ip import checksum
+from wesper.sa import SA, AddressRange, Direction, Outer, Profile, UDPEncapsulation
+from wesper.verdict import Delivered, DropReason
+
+HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+KEYS = StaticSA(
+    "aes-gcm-16", 0x1000, bytes(range(16)), b"salt", name="office", direction=Direction.OUT,
+    local=AddressRange.parse("192.0.2.1"), remote=AddressRange.parse("192.0.2.2"), encapsulation=UDPEncapsulation(),
+)  # fmt: skip
+
+
+def inner(payload: bytes) -> bytes:
+    head = b"\x45\0" + (20 + len(payload)).to_bytes(2, "big") + b"\0\0\0\0\x40\xfd"
+    ends = ip_address("10.0.0.1").packed + ip_address("10.0.0.2").packed
+    return head + checksum(head + b"\0\0" + ends).to_bytes(2, "big") + ends + payload
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Path:
+    """Return a capture of three packets of the tunnel, two of them with the marker, and one that is not of it."""
+    engine = open_engine("reference")
+    profile = Profile("aes-gcm-16", outer=Outer(HERE, THERE), encapsulation=UDPEncapsulation())
+    sa = engine.install(SA(profile, Direction.OUT, KEYS.spi or 0, KEYS.key, KEYS.salt))
+    path = tmp_path / "wire.pcapng"
+    with create_capture(path) as writer:
+        writer.add_interface(Interface(LinkType.ETHERNET))
+        for payload in (MARKER * 3, MARKER * 3, bytes(10)):
+            verdict = engine.encapsulate(sa, inner(payload), 0)
+            assert isinstance(verdict, Delivered)
+            writer.write(bytes(12) + b"\x08\0" + verdict.packet, 0, interface=0)
+        writer.write(bytes(12) + b"\x08\0" + inner(b"not of the tunnel"), 0, interface=0)
+    return path
+
+
+@pytest.mark.parametrize("engine", ["reference", pytest.param("native", marks=pytest.mark.needs_native)])
+def test_everything_of_the_tunnel_is_opened(wire: Path, tmp_path: Path, engine: str) -> None:
+    found = open_capture_with([KEYS], wire, tmp_path / "opened.pcapng", MARKER, engine=engine)
+    assert (found.opened, found.marked, found.dropped) == (3, 2, Counter())
+    assert list(packets(tmp_path / "opened.pcapng")) == [inner(MARKER * 3)] * 2 + [inner(bytes(10))]
+    assert [(each.inner, each.packets) for each in found.growth] == [(30, 1), (20 + 3 * len(MARKER), 2)]
+
+
+def test_with_other_keys_nothing_opens(wire: Path, tmp_path: Path) -> None:
+    wrong = replace(KEYS, key=bytes(16))
+    found = open_capture_with([wrong], wire, tmp_path / "opened.pcapng", MARKER)
+    assert (found.opened, found.dropped) == (0, Counter({DropReason.AUTH: 3}))
+
+
+@pytest.mark.needs_tool("tshark", package="tshark")
+def test_tshark_opens_the_same_and_nothing_with_other_keys(wire: Path) -> None:
+    plain = replace(KEYS, esn=False)  # an older tshark takes no 64-bit numbers
+    assert second_opinion([plain], wire) == (3, 3)
+    assert second_opinion([replace(plain, key=bytes(16))], wire) == (3, 0)
+
+
+def test_a_suite_that_not_every_tshark_knows_gets_no_second_opinion(wire: Path) -> None:
+    assert second_opinion([replace(KEYS, suite="chacha20-poly1305", key=bytes(32))], wire) is None
