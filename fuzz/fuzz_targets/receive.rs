@@ -102,15 +102,15 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut buf = [&[0; HEADROOM][..], &packet].concat();
     let opened = receiver.decapsulate(&mut buf, HEADROOM, packet.len(), 1);
-    let results = receiver.decapsulate_many(&packet, &[0, packet.len() as u64], 2);
+    let results = receiver.decapsulate_many(&packet, &[0, packet.len() as u64], 2, Vec::new());
     match opened {
         Ok(opened) => {
             let inner = &buf[opened.start..opened.start + opened.len];
             assert_eq!(ip::parse(inner).map(|datagram| datagram.octets), Some(inner.len()));
             // Without a window the same packet opens again, in a batch to the same octets.
-            assert_eq!((&results.data[..], results.codes[0], results.sas[0]), (inner, 0, opened.sa));
+            assert_eq!((results.data(), results.codes[0], results.sas[0]), (inner, 0, opened.sa));
         }
-        Err(reason) => assert_eq!((results.codes[0], results.data.len()), (reason as u8, 0)),
+        Err(reason) => assert_eq!((results.codes[0], results.data().len()), (reason as u8, 0)),
     }
     while receiver.next_event().is_some() {}
 });

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gc
+import resource
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wesper import Delivered, Direction, Mode, Packets, Profile, UnsupportedError
+from wesper import Delivered, Direction, DropReason, Mode, Packets, Profile, UnsupportedError
 
 from . import oracle
 from .packets import ipv4
@@ -181,6 +183,59 @@ def test_results_are_arrays_over_the_engines_memory() -> None:
     assert data.sum() == 0
 
 
+def test_memory_is_used_again_but_not_while_it_is_looked_at() -> None:
+    """Batches of all sizes, whose arrays live for different times: the octets of each stay what they were."""
+    pair = Pair.of("native")
+    rng = np.random.default_rng(7)
+    held: list[tuple[Packets, list[bytes], list[bytes]]] = []
+    addresses = set()
+    for _ in range(300):
+        inner = [ipv4(rng.bytes(int(rng.integers(0, 1300)))) for _ in range(int(rng.integers(0, 9)))]
+        sealed = pair.sender.encapsulate_many(pair.out, Packets.of(inner), 0).packets
+        opened = pair.receiver.decapsulate_many(sealed, 0).packets
+        addresses.add(opened.data.ctypes.data)
+        held.append((sealed, list(sealed), inner))
+        held.append((opened, list(opened), inner))
+        assert list(opened) == inner
+        while len(held) > int(rng.integers(1, 12)):
+            packets, octets, inner = held.pop(int(rng.integers(len(held))))
+            assert list(packets) == octets
+    assert len(addresses) < 60, "most batches were written where an earlier one was"
+
+
+def test_what_lay_in_used_memory_is_not_handed_out() -> None:
+    """Neither behind the last packet nor where one was dropped."""
+    pair = Pair.of("native")
+    secret = b"left over"
+    packets = Packets.of([ipv4(secret * 100)] * 8)
+    sealed = pair.sender.encapsulate_many(pair.out, packets, 0)
+    opened = pair.receiver.decapsulate_many(sealed.packets, 0)
+    where = opened.packets.data.ctypes.data
+    del opened
+    again = pair.receiver.decapsulate_many(sealed.packets, 0)
+    assert again.packets.data.ctypes.data == where
+    assert {int(code) for code in again.codes} == {DropReason.REPLAY.code}
+    assert again.packets.data.base is not None
+    assert len(again.packets.data) == len(bytes(memoryview(again.packets.data.base))) == 0
+
+
+def test_little_memory_is_kept() -> None:
+    """Large batches give theirs back to the system."""
+    pair = Pair.of("native")
+    batch = Packets.of([ipv4(bytes(1400))] * 20_000)
+
+    def resident() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    before = resident()
+    held = [pair.sender.encapsulate_many(pair.out, batch, 0) for _ in range(5)]
+    assert resident() - before > 100 << 20
+    held.clear()
+    gc.collect()
+    assert resident() - before < 32 << 20
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -209,7 +264,8 @@ def test_offsets_that_do_not_fit(offsets: list[int]) -> None:
     results = pair.sender._encapsulate_many(  # type: ignore[attr-defined]
         pair.out, np.zeros(4, np.uint8), np.array(offsets, np.uint64), 0
     )
-    assert set(np.frombuffer(results[2], np.uint8).tolist()) <= {32}
+    assert set(results.codes.tolist()) <= {32}
+    assert len(results.packets) == max(len(offsets) - 1, 0)
 
 
 def test_what_it_runs_on() -> None:

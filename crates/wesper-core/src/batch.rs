@@ -1,5 +1,8 @@
 //! Many packets in one call: one contiguous buffer, and where each packet begins.
 
+use std::ops::Range;
+
+use crate::modes::HEADROOM;
 use crate::verdict::{CODES, DropReason};
 
 /// The SAs of a batch of packets.
@@ -21,12 +24,52 @@ impl Ids<'_> {
     }
 }
 
+/// Octets that stay free before the first packet that comes out, so that each packet has something before it.
+const FRONT: usize = 2 * HEADROOM;
+
+/// Packets one after another, in memory that is written but never cleared: behind the last of them lies what was there.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    memory: Vec<u8>,
+    end: usize,
+}
+
+impl Output {
+    /// Starts anew in memory that may be left over from another batch, with room for so many octets.
+    fn new(mut memory: Vec<u8>, octets: usize) -> Self {
+        if memory.len() < FRONT + octets {
+            // Not resized, as the old octets are of no use; so that zeros come as fresh pages.
+            memory = vec![0; FRONT + octets];
+        }
+        Self { memory, end: FRONT }
+    }
+
+    /// Where the next packet begins in what [`Self::room`] returns; never less than 2 x [`HEADROOM`].
+    #[inline(always)]
+    pub(crate) fn end(&self) -> usize {
+        self.end
+    }
+
+    /// All memory, at least so many octets of it.
+    #[inline(always)]
+    pub(crate) fn room(&mut self, octets: usize) -> &mut [u8] {
+        if self.memory.len() < octets {
+            self.grow(octets);
+        }
+        &mut self.memory
+    }
+
+    #[cold]
+    fn grow(&mut self, octets: usize) {
+        self.memory.resize(octets.max(self.memory.len() / 4 * 5), 0);
+    }
+}
+
 /// What became of a batch, packet by packet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Results {
-    /// What came out, one packet after another.
-    pub data: Vec<u8>,
-    /// n + 1 of them: packet i is `data[offsets[i]..offsets[i + 1]]`, empty where dropped.
+    pub(crate) output: Output,
+    /// n + 1 of them: packet i is `data()[offsets[i]..offsets[i + 1]]`, empty where dropped.
     pub offsets: Vec<u64>,
     /// 0 delivered, else the drop reason.
     pub codes: Vec<u8>,
@@ -37,11 +80,12 @@ pub struct Results {
 }
 
 impl Results {
-    pub(crate) fn with_capacity(packets: usize, octets: usize) -> Self {
+    /// memory: to be written to and returned by [`Self::into_memory`]; octets: what will probably be needed of it.
+    pub(crate) fn new(memory: Vec<u8>, packets: usize, octets: usize) -> Self {
         let mut offsets = Vec::with_capacity(packets + 1);
         offsets.push(0);
         Self {
-            data: Vec::with_capacity(octets),
+            output: Output::new(memory, octets),
             offsets,
             codes: Vec::with_capacity(packets),
             sas: Vec::with_capacity(packets),
@@ -49,21 +93,32 @@ impl Results {
         }
     }
 
-    /// Notes a packet whose octets end `data`.
-    #[inline]
-    pub(crate) fn delivered(&mut self, sa: u64, sequence: u64) {
+    /// What came out, one packet after another.
+    pub fn data(&self) -> &[u8] {
+        self.output.memory.get(FRONT..self.output.end).unwrap_or_default()
+    }
+
+    /// Takes the memory back, and where in it [`Self::data`] lies. Around that it holds what is nobody's business.
+    pub fn into_memory(self) -> (Vec<u8>, Range<usize>) {
+        (self.output.memory, FRONT..self.output.end)
+    }
+
+    /// Notes a packet whose octets have been written at the output's end.
+    #[inline(always)]
+    pub(crate) fn delivered(&mut self, octets: usize, sa: u64, sequence: u64) {
+        self.output.end += octets;
         self.push(0, sa, sequence);
     }
 
     /// Notes a drop.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn dropped(&mut self, reason: DropReason) {
         self.push(reason as u8, 0, 0);
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, code: u8, sa: u64, sequence: u64) {
-        self.offsets.push(self.data.len() as u64);
+        self.offsets.push((self.output.end - FRONT) as u64);
         self.codes.push(code);
         self.sas.push(sa);
         self.sequences.push(sequence);

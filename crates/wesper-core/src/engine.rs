@@ -215,13 +215,13 @@ impl Engine {
     }
 
     /// Protects packets, in order: see [`Sender::encapsulate_many`].
-    pub fn encapsulate_many(&self, ids: Ids<'_>, data: &[u8], offsets: &[u64], now: u64) -> Results {
-        self.send(|half| half.half.encapsulate_many(ids, data, offsets, now))
+    pub fn encapsulate_many(&self, ids: Ids<'_>, data: &[u8], offsets: &[u64], now: u64, memory: Vec<u8>) -> Results {
+        self.send(|half| half.half.encapsulate_many(ids, data, offsets, now, memory))
     }
 
     /// Opens packets, in order: see [`Receiver::decapsulate_many`].
-    pub fn decapsulate_many(&self, data: &[u8], offsets: &[u64], now: u64) -> Results {
-        self.receive(|half| half.half.decapsulate_many(data, offsets, now))
+    pub fn decapsulate_many(&self, data: &[u8], offsets: &[u64], now: u64, memory: Vec<u8>) -> Results {
+        self.receive(|half| half.half.decapsulate_many(data, offsets, now, memory))
     }
 
     /// Replaces the SPD.

@@ -1,39 +1,35 @@
 //! The engine as Python sees it. Batches release the GIL; the two halves take calls from two threads at once.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt};
 use wesper_core::aead::Provider;
-use wesper_core::batch::{Ids, Results};
+use wesper_core::batch::Ids;
 use wesper_core::engine as core;
 use wesper_core::profile::{InstallError, Options, Sa};
 use wesper_core::selectors::Way;
 use wesper_core::verdict::DropReason;
 
+use crate::batches::Batches;
 use crate::ffi::{Array, Input};
+use crate::pool::Pool;
 use crate::profiles::{self, Profile};
 use crate::verdicts::Verdicts;
 use crate::{events, policies};
-
-/// Codes, SA ids, sequence numbers and packets of a batch: data, offsets, codes, sas, sequences.
-type Batch = (Array, Array, Array, Array, Array);
 
 /// SAs, policies, and packets through them. `wesper.engine.native` makes the whole engine of it.
 #[pyclass(subclass, frozen, module = "wesper._native")]
 pub(crate) struct Engine {
     core: core::Engine,
+    pool: Arc<Pool>,
 }
 
 fn way(outbound: bool) -> Way {
     if outbound { Way::Outbound } else { Way::Inbound }
-}
-
-fn batch(results: Results) -> Batch {
-    let Results { data, offsets, codes, sas, sequences } = results;
-    (data.into(), offsets.into(), codes.into(), sas.into(), sequences.into())
 }
 
 /// The caller's fault, as `wesper.ConfigError`.
@@ -95,7 +91,7 @@ impl Engine {
             seed: seed(),
             ..Options::new(iv_key)
         };
-        Ok(Self { core: core::Engine::new(&options) })
+        Ok(Self { core: core::Engine::new(&options), pool: Arc::default() })
     }
 
     fn __repr__(&self) -> &'static str {
@@ -218,35 +214,36 @@ impl Engine {
     }
 
     /// sas: one id, or an array of them.
-    fn _encapsulate_many(
+    fn _encapsulate_many<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         sas: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
         offsets: &Bound<'_, PyAny>,
         now: u64,
-    ) -> PyResult<Batch> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (data, offsets) = (Input::<u8>::of(data)?, Input::<u64>::of(offsets)?);
         let (data, offsets) = (data.items(), offsets.items());
+        let batches = Batches::get(py)?;
         if sas.is_instance_of::<PyInt>() {
             let ids = Ids::One(sas.extract()?);
-            return Ok(batch(py.detach(|| self.core.encapsulate_many(ids, data, offsets, now))));
+            return batches.run(py, &self.pool, |memory| self.core.encapsulate_many(ids, data, offsets, now, memory));
         }
         let sas = Input::<u64>::of(sas)?;
         let ids = Ids::Each(sas.items());
-        Ok(batch(py.detach(|| self.core.encapsulate_many(ids, data, offsets, now))))
+        batches.run(py, &self.pool, |memory| self.core.encapsulate_many(ids, data, offsets, now, memory))
     }
 
-    fn _decapsulate_many(
+    fn _decapsulate_many<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         data: &Bound<'_, PyAny>,
         offsets: &Bound<'_, PyAny>,
         now: u64,
-    ) -> PyResult<Batch> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (data, offsets) = (Input::<u8>::of(data)?, Input::<u64>::of(offsets)?);
         let (data, offsets) = (data.items(), offsets.items());
-        Ok(batch(py.detach(|| self.core.decapsulate_many(data, offsets, now))))
+        Batches::get(py)?.run(py, &self.pool, |memory| self.core.decapsulate_many(data, offsets, now, memory))
     }
 
     fn _set_policies(&self, outbound: &Bound<'_, PyAny>, inbound: &Bound<'_, PyAny>) -> PyResult<()> {

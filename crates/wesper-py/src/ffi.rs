@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
-use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::ptr::{NonNull, null_mut};
 
 use pyo3::buffer::{Element, PyBuffer};
@@ -12,6 +12,8 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
+
+use crate::pool::Lease;
 
 /// A contiguous buffer of Python's, held for the length of a call.
 pub(crate) struct Input<T: Element> {
@@ -47,39 +49,48 @@ impl<T: Element> Input<T> {
 pub(crate) struct Array {
     pointer: NonNull<c_void>,
     octets: usize,
-    free: unsafe fn(NonNull<c_void>, usize, usize),
-    items: usize,
-    capacity: usize,
+    _memory: Memory,
 }
 
-// SAFETY: an Array owns its memory alone and does nothing with it but lend it to Python and free it once.
+/// What an array's pointer points into: on the heap, so it stays where it is when its owner is moved.
+#[allow(dead_code, reason = "held only to be dropped with the array")]
+enum Memory {
+    Octets(Vec<u8>),
+    Numbers(Vec<u64>),
+    Lease(Lease),
+}
+
+// SAFETY: an Array owns its memory alone and does nothing with it but lend it to Python and, in the end, drop it.
 unsafe impl Send for Array {}
 // SAFETY: shared references give nothing but the address, see above.
 unsafe impl Sync for Array {}
 
-impl<T: Copy> From<Vec<T>> for Array {
-    fn from(items: Vec<T>) -> Self {
-        let mut items = ManuallyDrop::new(items);
-        let octets = size_of_val(items.as_slice());
-        let pointer = NonNull::from(items.as_mut_slice()).cast();
-        Self { pointer, octets, free: free::<T>, items: items.len(), capacity: items.capacity() }
+impl From<Vec<u8>> for Array {
+    fn from(mut items: Vec<u8>) -> Self {
+        let (pointer, octets) = place(&mut items);
+        Self { pointer, octets, _memory: Memory::Octets(items) }
     }
 }
 
-/// Frees what a vector of `T` held.
-///
-/// # Safety
-/// pointer, items and capacity are those of one vector of T that nobody else frees.
-unsafe fn free<T>(pointer: NonNull<c_void>, items: usize, capacity: usize) {
-    // SAFETY: the caller's promise is what `from_raw_parts` asks for.
-    drop(unsafe { Vec::from_raw_parts(pointer.cast::<T>().as_ptr(), items, capacity) });
+impl From<Vec<u64>> for Array {
+    fn from(mut items: Vec<u64>) -> Self {
+        let (pointer, octets) = place(&mut items);
+        Self { pointer, octets, _memory: Memory::Numbers(items) }
+    }
 }
 
-impl Drop for Array {
-    fn drop(&mut self) {
-        // SAFETY: the parts are those of the vector that `from` took apart, for the T of `free`, and are freed here once.
-        unsafe { (self.free)(self.pointer, self.items, self.capacity) }
+impl Array {
+    /// Hands over part of what is on lease; it goes back when Python has no more use for it.
+    pub(crate) fn part(mut lease: Lease, part: Range<usize>) -> Self {
+        let (pointer, octets) = place(lease.memory().get_mut(part).unwrap_or_default());
+        Self { pointer, octets, _memory: Memory::Lease(lease) }
     }
+}
+
+/// Where items lie, and in how many octets.
+fn place<T>(items: &mut [T]) -> (NonNull<c_void>, usize) {
+    let octets = size_of_val(items);
+    (NonNull::from(items).cast(), octets)
 }
 
 #[pymethods]

@@ -6,12 +6,14 @@
 use pyo3::prelude::*;
 
 mod algorithms;
+mod batches;
 mod bench;
 mod describe;
 mod engine;
 mod events;
 mod ffi;
 mod policies;
+mod pool;
 mod profiles;
 mod verdicts;
 

@@ -11,7 +11,7 @@ the GIL.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,6 @@ from ..sa.model import SPI_FIRST
 from ..verdict import REASON_BY_CODE, DropReason
 from .batch import Packets, Results
 from .interface import Algorithms, Engine, Options, split_keys
-
-_Number = TypeVar("_Number", np.uint8, np.uint64)
 
 
 class _NativeAlgorithms(Algorithms):
@@ -108,7 +106,7 @@ class NativeEngine(_native.Engine, Engine):
         rows = np.ascontiguousarray(keys, np.uint8).reshape(-1)
         spis = np.ascontiguousarray(spis, np.uint32)
         ids = self._install_many(self._native_profile(profile), outbound, spis, rows, now)
-        return _array(ids, np.uint64)
+        return _ids(ids)
 
     def remove(self, sa: int) -> None:
         if not self._remove(sa):
@@ -121,7 +119,7 @@ class NativeEngine(_native.Engine, Engine):
         return SAState(*found)
 
     def find(self, spis: NDArray[np.uint32]) -> NDArray[np.uint64]:
-        return _array(self._find(np.ascontiguousarray(spis, np.uint32)), np.uint64)
+        return _ids(self._find(np.ascontiguousarray(spis, np.uint32)))
 
     def infer(self, sa: int, low: int) -> int | None:
         found = self._infer(sa, low)
@@ -147,11 +145,11 @@ class NativeEngine(_native.Engine, Engine):
                 raise ConfigError(f"{len(sas)} SA ids for {len(packets)} packets", key="sas", expected="one a packet")
             sas = np.ascontiguousarray(sas, np.uint64)
         data, offsets = _contiguous(packets)
-        return _results(self._encapsulate_many(sas, data, offsets, now))
+        return self._encapsulate_many(sas, data, offsets, now)
 
     def decapsulate_many(self, packets: Packets, now: int) -> Results:
         data, offsets = _contiguous(packets)
-        return _results(self._decapsulate_many(data, offsets, now))
+        return self._decapsulate_many(data, offsets, now)
 
     # Policy, counters
 
@@ -198,15 +196,6 @@ def _contiguous(packets: Packets) -> tuple[NDArray[np.uint8], NDArray[np.uint64]
     return data, offsets
 
 
-def _results(arrays: tuple[_native.Array, _native.Array, _native.Array, _native.Array, _native.Array]) -> Results:
-    """Wrap what came out, without a copy; what the engine says of it needs no second look."""
-    data, offsets, codes, sas, sequences = arrays
-    packets = object.__new__(Packets)
-    object.__setattr__(packets, "data", _array(data, np.uint8))
-    object.__setattr__(packets, "offsets", _array(offsets, np.uint64))
-    return Results(packets, _array(codes, np.uint8), _array(sas, np.uint64), _array(sequences, np.uint64))
-
-
-def _array(memory: _native.Array, kind: type[_Number]) -> NDArray[_Number]:
+def _ids(memory: _native.Array) -> NDArray[np.uint64]:
     buffer: Any = memory  # NumPy's stubs name the types that have buffers, one by one
-    return np.frombuffer(buffer, kind)
+    return np.frombuffer(buffer, np.uint64)

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use super::outcome::About;
 use super::{Hot, Opened, Receiver, Settings, Shape, Store};
 use crate::aead::OpenError;
-use crate::batch::{GROUP, Job, Results, packet};
+use crate::batch::{GROUP, Job, Output, Results, packet};
 use crate::esp::{self, Numbers, USUAL_FRONT};
 use crate::events::{Event, EventKind, EventQueue};
 use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
@@ -28,6 +28,11 @@ struct Located {
     /// Source port, if it came in UDP.
     port: Option<u16>,
 }
+
+/// Octets that a batch's packet may be laid over the one before it: IPv6, UDP and ESP headers and an IV.
+const LAID_OVER: usize = 64;
+/// Octets before a batch's packet that opening it may write to: BEET's longer header takes some more.
+const KEPT: usize = LAID_OVER + 16;
 
 /// So many SAs lie near, in the second-level cache: reading their state ahead costs more than it saves.
 const NEAR_SAS: usize = 1 << 12;
@@ -61,9 +66,11 @@ impl Receiver {
     }
 
     /// Opens packets, in order, from one buffer into another: packet i is `data[offsets[i]..offsets[i + 1]]`.
-    pub fn decapsulate_many(&mut self, data: &[u8], offsets: &[u64], now: u64) -> Results {
+    ///
+    /// memory: what an earlier batch was written to, or an empty vector; the results take it over.
+    pub fn decapsulate_many(&mut self, data: &[u8], offsets: &[u64], now: u64, memory: Vec<u8>) -> Results {
         let packets = offsets.len().saturating_sub(1);
-        let mut results = Results::with_capacity(packets, data.len() + 2 * modes::HEADROOM);
+        let mut results = Results::new(memory, packets, data.len() + 2 * modes::HEADROOM);
         let mut positions = [NOT_FOUND; GROUP];
         // Octets in front of the inner packet, as the last packet had them: with them in place already, it need not move.
         let mut front = 0;
@@ -72,8 +79,8 @@ impl Receiver {
             self.look_up(group.clone().map(|index| packet(data, offsets, index)), &mut positions);
             for (index, position) in group.zip(positions) {
                 let packet = packet(data, offsets, index);
-                match self.open_at_end(packet, position, &mut results.data, &mut front, now) {
-                    Ok((sa, sequence)) => results.delivered(sa, sequence),
+                match self.open_at_end(packet, position, &mut results.output, &mut front, now) {
+                    Ok(Job { len, sa, sequence, .. }) => results.delivered(len, sa, sequence),
                     Err(reason) => results.dropped(reason),
                 }
             }
@@ -81,43 +88,38 @@ impl Receiver {
         results
     }
 
-    /// Opens a packet at the end of a buffer; on a drop the buffer is as before.
+    /// Opens a packet at an output's end.
     ///
     /// The packet is laid over the last octets of what is there, so that what is inside need not be moved. They, and
     /// those in front of them that a longer header may take, come back afterwards.
+    #[inline(always)]
     fn open_at_end(
         &mut self,
         packet: &[u8],
         position: u32,
-        data: &mut Vec<u8>,
+        output: &mut Output,
         front: &mut usize,
         now: u64,
-    ) -> Result<(u64, u64), DropReason> {
-        let end = data.len();
-        let mut kept = [0; 2 * modes::HEADROOM];
-        // A first packet has nothing to lie over.
-        let has_room = end >= kept.len();
-        let safe = if has_room { end - kept.len() } else { end };
-        let start = if has_room { end - (*front).min(modes::HEADROOM) } else { end + modes::HEADROOM };
-        let kept = kept.get_mut(..end - safe).unwrap_or_default();
-        kept.copy_from_slice(data.get(safe..).unwrap_or_default());
-        data.resize(start, 0);
-        data.extend_from_slice(packet);
+    ) -> Result<Job, DropReason> {
+        let end = output.end();
+        let start = end - (*front).min(LAID_OVER);
+        let buf = output.room(end + packet.len() + modes::HEADROOM);
+        let kept = *buf.get(..end).and_then(<[u8]>::last_chunk::<KEPT>).expect("so much is always before the end");
+        if let Some(place) = buf.get_mut(start..start + packet.len()) {
+            place.copy_from_slice(packet);
+        }
         let mut job = Job::new(0, start, packet.len());
-        let done = self.open(data, &mut job, position, now);
-        let mut len = 0;
+        let done = self.open(buf, &mut job, position, now);
         if done.is_ok() {
-            (*front, len) = (job.start.saturating_sub(start), job.len);
+            *front = job.start.saturating_sub(start);
             if job.start != end {
-                data.resize(data.len().max(end + len), 0);
-                data.copy_within(job.start..job.start + len, end);
+                buf.copy_within(job.start..job.start + job.len, end);
             }
         }
-        data.resize(end + len, 0);
-        if let Some(place) = data.get_mut(safe..end) {
-            place.copy_from_slice(kept);
+        if let Some(place) = buf.get_mut(end - KEPT..end) {
+            place.copy_from_slice(&kept);
         }
-        done.map(|()| (job.sa, job.sequence))
+        done.map(|()| job)
     }
 
     /// Finds the rows of a group and reads what its packets will need, so that the misses overlap.

@@ -335,10 +335,10 @@ proptest! {
         let events = one.events();
         prop_assert_eq!(&events, &any_way.events());
         if !paused {
-            let results = many.receiver.decapsulate_many(&data, &offsets, now);
+            let results = many.receiver.decapsulate_many(&data, &offsets, now, vec![0xee; 300]);
             batch.receiver.decapsulate_batch(&mut jobs, &mut ring, now);
             for (index, expected) in expected.into_iter().enumerate() {
-                let made = &results.data[results.offsets[index] as usize..results.offsets[index + 1] as usize];
+                let made = &results.data()[results.offsets[index] as usize..results.offsets[index + 1] as usize];
                 let job = jobs[index];
                 match expected {
                     Ok((packet, sa, sequence)) => {

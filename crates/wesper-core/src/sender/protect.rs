@@ -5,7 +5,7 @@ use std::hint::black_box;
 use aes::cipher::BlockCipherEncrypt;
 
 use super::{Dropped, HEADROOM, Hot, Sealed, Sender, Shape, Store, TAILROOM, expand};
-use crate::batch::{GROUP, Ids, Job, Results, packet};
+use crate::batch::{GROUP, Ids, Job, Output, Results, packet};
 use crate::esp::{Form, Numbers, USUAL_FRONT};
 use crate::events::{Event, EventKind, EventQueue};
 use crate::ip::{self, IPV4_HEADER, IPV6_HEADER, number};
@@ -122,16 +122,25 @@ impl Sender {
     }
 
     /// Protects packets, in order, from one buffer into another: packet i is `data[offsets[i]..offsets[i + 1]]`.
-    pub fn encapsulate_many(&mut self, ids: Ids<'_>, data: &[u8], offsets: &[u64], now: u64) -> Results {
+    ///
+    /// memory: what an earlier batch was written to, or an empty vector; the results take it over.
+    pub fn encapsulate_many(
+        &mut self,
+        ids: Ids<'_>,
+        data: &[u8],
+        offsets: &[u64],
+        now: u64,
+        memory: Vec<u8>,
+    ) -> Results {
         let packets = offsets.len().saturating_sub(1);
-        let mut results = Results::with_capacity(packets, data.len() + packets * TAILROOM + HEADROOM);
+        let mut results = Results::new(memory, packets, data.len() + packets * TAILROOM + HEADROOM);
         let mut numbers = [0; GROUP];
         for first in (0..packets).step_by(GROUP) {
             let group = first..packets.min(first + GROUP);
             self.look_up(group.clone().map(|index| ids.get(index)), &mut numbers);
             for (index, number) in group.zip(numbers) {
-                match self.protect_at_end(number, packet(data, offsets, index), &mut results.data, now) {
-                    Ok(sequence) => results.delivered(ids.get(index), sequence),
+                match self.protect_at_end(number, packet(data, offsets, index), &mut results.output, now) {
+                    Ok((octets, sequence)) => results.delivered(octets, ids.get(index), sequence),
                     Err(dropped) => results.dropped(dropped.reason),
                 }
             }
@@ -139,23 +148,30 @@ impl Sender {
         results
     }
 
-    /// Protects a packet at the end of a buffer; on a drop the buffer is as before.
-    fn protect_at_end(&mut self, number: u32, packet: &[u8], data: &mut Vec<u8>, now: u64) -> Result<u64, Dropped> {
+    /// Protects a packet at an output's end, and returns its octets and number.
+    #[inline(always)]
+    fn protect_at_end(
+        &mut self,
+        number: u32,
+        packet: &[u8],
+        output: &mut Output,
+        now: u64,
+    ) -> Result<(usize, u64), Dropped> {
         let Some(shape) = self.hots.get(number).and_then(|hot| self.profiles.shape(hot.profile)) else {
             return Err(self.refuse(DropReason::OutNoSa));
         };
-        let (end, start) = (data.len(), data.len() + shape.tunnel_front());
+        let (end, start) = (output.end(), output.end() + shape.tunnel_front());
         let padding = shape.pad_to.saturating_sub(packet.len());
-        data.resize(start, 0);
-        data.extend_from_slice(packet);
-        data.resize(start + packet.len() + padding + TAILROOM, 0);
-        let mut job = Job::new(0, start, packet.len());
-        let done = self.protect(number, data, &mut job, &[], now);
-        if done.is_ok() && job.start != end {
-            data.copy_within(job.start..job.start + job.len, end);
+        let buf = output.room(start + packet.len() + padding + TAILROOM);
+        if let Some(place) = buf.get_mut(start..start + packet.len()) {
+            place.copy_from_slice(packet);
         }
-        data.truncate(end + if done.is_ok() { job.len } else { 0 });
-        done.map(|()| job.sequence)
+        let mut job = Job::new(0, start, packet.len());
+        self.protect(number, buf, &mut job, &[], now)?;
+        if job.start != end {
+            buf.copy_within(job.start..job.start + job.len, end);
+        }
+        Ok((job.len, job.sequence))
     }
 
     /// Finds the hot states of a group and reads of each what its packets will need, so that the misses overlap.

@@ -237,7 +237,7 @@ proptest! {
     ) {
         let start = if near { profile.last_sequence() - 5 } else { 0 };
         let [mut one, mut any_way, mut batch, mut many] = [(); 4].map(|()| with(profile.clone(), start));
-        let mut now = 5 * SECOND;
+        let (mut now, mut left) = (5 * SECOND, vec![0xee; 300]);
         for (packet, pause) in packets {
             now += pause * SECOND;
             let mut bufs = [(); 3].map(|()| in_buffer(&packet));
@@ -252,18 +252,19 @@ proptest! {
             prop_assert_eq!(jobs[0].reason, sealed.err().map(|dropped| dropped.reason));
             prop_assert_eq!(jobs[1].reason, Some(DropReason::OutNoSa));
             batch.0.drops.0[DropReason::OutNoSa as usize] -= 1;
-            let results = many.0.encapsulate_many(Ids::One(many.1), &packet, &[0, packet.len() as u64], now);
+            let results = many.0.encapsulate_many(Ids::One(many.1), &packet, &[0, packet.len() as u64], now, left);
             match sealed {
                 Ok(Sealed { start, len, sequence }) => {
                     let made = &bufs[0][start..start + len];
                     prop_assert_eq!(made, &bufs[1][start..start + len]);
                     prop_assert_eq!(made, &bufs[2][start..start + len]);
                     prop_assert_eq!((jobs[0].start, jobs[0].len, jobs[0].sequence), (start, len, sequence));
-                    prop_assert_eq!(made, &results.data);
+                    prop_assert_eq!(made, results.data());
                     prop_assert_eq!((results.codes[0], results.sequences[0]), (0, sequence));
                 }
-                Err(dropped) => prop_assert_eq!((results.codes[0], results.data.len()), (dropped.reason as u8, 0)),
+                Err(dropped) => prop_assert_eq!((results.codes[0], results.data().len()), (dropped.reason as u8, 0)),
             }
+            left = results.into_memory().0;
             let events: Vec<_> = std::iter::from_fn(|| one.0.next_event()).collect();
             for (other, id) in [&mut any_way, &mut batch, &mut many].map(|(other, id)| (other, *id)) {
                 prop_assert_eq!(&events, &std::iter::from_fn(|| other.next_event()).collect::<Vec<_>>());
