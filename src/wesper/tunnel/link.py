@@ -1,0 +1,250 @@
+"""The unprotected side: sockets that carry ESP, in UDP or as IP protocol 50.
+
+What goes in and comes out is the whole outer packet, as an engine makes and takes it. A UDP socket keeps the IP and UDP
+header of what it sends to itself; they say where the datagram goes, and with which TOS and TTL. In front of what it
+receives they are written anew.
+
+UDP_ENCAP is not set on the sockets: the kernel would look for an SA of its own.
+Constants: include/uapi/linux/in.h, in6.h; asm-generic/socket.h.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final, Literal
+
+from ..errors import ConfigError, PermissionNeeded
+from ..protocols.ip import IPAddress
+
+LinkKind = Literal["udp4", "udp6", "raw4", "raw6"]
+
+RECEIVE_BUFFER_OCTETS: Final = 8 << 20
+_ESP = 50
+_IP_TOS, _IP_TTL, _IP_HDRINCL, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTTL, _IP_RECVTOS = 1, 2, 3, 8, 10, 12, 13
+_IPV6_MTU_DISCOVER, _IPV6_HDRINCL, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 36, 49, 50
+_IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT, _IPV6_DONTFRAG, _IPV6_RECVTCLASS, _IPV6_TCLASS = 51, 52, 62, 66, 67
+_PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3  # PROBE: DF is set, and what the kernel has learnt of the path is left alone
+_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
+_ANCILLARY_OCTETS = 256
+_MAX_PACKET = 65535
+_IPV4 = struct.Struct(">BBHHHBBH4s4s")
+_IPV6 = struct.Struct(">IHBB16s16s")
+_UDP = struct.Struct(">HHHH")
+_INT = struct.Struct("i")
+_TOO_BIG = frozenset((errno.EMSGSIZE,))
+_FULL = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
+
+
+@dataclass(eq=False)
+class Link:
+    """One socket of the unprotected side.
+
+    fd: non-blocking.   local: what it is bound to; unspecified: any address of this host.   port: of UDP, else 0.
+    mark: SO_MARK, by which rules tell its packets from those to be protected; 0: none.
+    """
+
+    kind: LinkKind
+    local: IPAddress
+    port: int
+    opened: socket.socket = field(repr=False)
+    mark: int = 0
+    _fragment: bool | None = field(default=None, repr=False)
+
+    @property
+    def fd(self) -> int:
+        return self.opened.fileno()
+
+    @property
+    def version(self) -> int:
+        """IP version."""
+        return 6 if self.kind.endswith("6") else 4
+
+    @property
+    def is_udp(self) -> bool:
+        return self.kind.startswith("udp")
+
+    def __str__(self) -> str:
+        at = f"[{self.local}]" if self.version == 6 else str(self.local)
+        return f"udp {at}:{self.port}" if self.is_udp else f"esp {at}"
+
+    def receive(self) -> bytes | None:
+        """Return the next packet from its outer IP header on, None if none waits.
+
+        Checksums in headers that are written anew are 0: the kernel has looked at the real ones.
+        """
+        try:
+            octets, ancillary, _, source = self.opened.recvmsg(_MAX_PACKET, _ANCILLARY_OCTETS)
+        except OSError:  # nothing there; or what an earlier packet met on its way (ICMP), which is told once
+            return None
+        return octets if self.kind == "raw4" else self._rebuilt(octets, ancillary, source)
+
+    def send(self, packet: bytes) -> str | None:
+        """Send a packet from its outer IP header on.   Returns None, or the name of the count that tells why not."""
+        try:
+            if self.kind == "raw4":
+                self.opened.sendto(packet, (socket.inet_ntop(socket.AF_INET, packet[16:20]), 0))
+            elif self.kind == "raw6":
+                self.opened.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
+            elif self.version == 4:
+                self._send_udp4(packet)
+            else:
+                self._send_udp6(packet)
+        except OSError as error:
+            if error.errno in _FULL:
+                return "link_full"
+            return "link_too_big" if error.errno in _TOO_BIG else "link_unreachable"
+        return None
+
+    def path_mtu(self, remote: IPAddress) -> int | None:
+        """Return what the kernel knows of the MTU towards an address, None if there is no route."""
+        return path_mtu(remote, self.mark)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.opened.close()
+
+    def _rebuilt(self, octets: bytes, ancillary: list[tuple[int, int, bytes]], source: tuple[str, int]) -> bytes:
+        tos, ttl, local = 0, 64, self.local.packed
+        for level, kind, value in ancillary:
+            if level == socket.IPPROTO_IP:
+                if kind == _IP_TOS:
+                    tos = value[0]
+                elif kind == _IP_TTL:
+                    ttl = value[0]
+                elif kind == _IP_PKTINFO:
+                    local = value[8:12]  # struct in_pktinfo: index, address that took it, header's destination
+            elif level == socket.IPPROTO_IPV6:
+                if kind == _IPV6_TCLASS:
+                    (tos,) = _INT.unpack(value)
+                elif kind == _IPV6_HOPLIMIT:
+                    (ttl,) = _INT.unpack(value)
+                elif kind == _IPV6_PKTINFO:
+                    local = value[:16]
+        if self.kind == "udp4":
+            udp = _UDP.pack(source[1], self.port, 8 + len(octets), 0)
+            remote = socket.inet_aton(source[0])
+            return _IPV4.pack(0x45, tos, 28 + len(octets), 0, 0, ttl, 17, 0, remote, local) + udp + octets
+        remote = socket.inet_pton(socket.AF_INET6, source[0].partition("%")[0])
+        first = 6 << 28 | tos << 20
+        if self.kind == "raw6":
+            return _IPV6.pack(first, len(octets), _ESP, ttl, remote, local) + octets
+        udp = _UDP.pack(source[1], self.port, 8 + len(octets), 0)
+        return _IPV6.pack(first, 8 + len(octets), 17, ttl, remote, local) + udp + octets
+
+    def _send_udp4(self, packet: bytes) -> None:
+        fragment = not packet[6] & 0x40
+        if fragment is not self._fragment:
+            self.opened.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT if fragment else _PMTUDISC_PROBE)
+            self._fragment = fragment
+        ancillary = [
+            (socket.IPPROTO_IP, _IP_TOS, _INT.pack(packet[1])),
+            (socket.IPPROTO_IP, _IP_TTL, _INT.pack(packet[8])),
+        ]
+        if not int(self.local) and any(packet[12:16]):
+            ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("i4s4s", 0, packet[12:16], bytes(4))))
+        port = packet[22] << 8 | packet[23]
+        to = (socket.inet_ntop(socket.AF_INET, packet[16:20]), port)
+        self.opened.sendmsg((packet[28:],), ancillary, 0, to)
+
+    def _send_udp6(self, packet: bytes) -> None:
+        ancillary = [
+            (socket.IPPROTO_IPV6, _IPV6_TCLASS, _INT.pack((packet[0] << 4 | packet[1] >> 4) & 0xFF)),
+            (socket.IPPROTO_IPV6, _IPV6_HOPLIMIT, _INT.pack(packet[7])),
+        ]
+        if not int(self.local) and any(packet[8:24]):
+            ancillary.append((socket.IPPROTO_IPV6, _IPV6_PKTINFO, struct.pack("16si", packet[8:24], 0)))
+        port = packet[42] << 8 | packet[43]
+        to = (socket.inet_ntop(socket.AF_INET6, packet[24:40]), port)
+        self.opened.sendmsg((packet[48:],), ancillary, 0, to)
+
+
+def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0) -> Link:
+    """Open a socket of the unprotected side.
+
+    local: an address of this host, or the unspecified one of its version.   port: UDP's.
+    Raises ConfigError if the address is not this host's or the port is taken, PermissionNeeded for raw sockets and
+    marks.
+    """
+    family = socket.AF_INET6 if kind.endswith("6") else socket.AF_INET
+    is_udp = kind.startswith("udp")
+    try:
+        if is_udp:
+            opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        else:
+            opened = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _ESP)
+    except PermissionError:
+        raise PermissionNeeded("CAP_NET_RAW", "a raw socket for ESP") from None
+    try:
+        opened.setblocking(False)
+        for force, plain in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                opened.setsockopt(socket.SOL_SOCKET, force, RECEIVE_BUFFER_OCTETS)
+            except OSError:  # without CAP_NET_ADMIN up to net.core.rmem_max
+                opened.setsockopt(socket.SOL_SOCKET, plain, RECEIVE_BUFFER_OCTETS)
+        if mark:
+            try:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            except PermissionError:
+                raise PermissionNeeded("CAP_NET_ADMIN", "marking packets (SO_MARK)") from None
+        if family == socket.AF_INET:
+            options = [(_IP_HDRINCL, 1)] if not is_udp else [(_IP_RECVTOS, 1), (_IP_RECVTTL, 1), (_IP_PKTINFO, 1)]
+            for option, value in options:
+                opened.setsockopt(socket.IPPROTO_IP, option, value)
+        else:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            for option, value in (
+                (_IPV6_RECVTCLASS, 1), (_IPV6_RECVHOPLIMIT, 1), (_IPV6_RECVPKTINFO, 1),
+                (_IPV6_MTU_DISCOVER, _PMTUDISC_PROBE), (_IPV6_DONTFRAG, 1),
+            ):  # fmt: skip
+                opened.setsockopt(socket.IPPROTO_IPV6, option, value)
+            if not is_udp:
+                opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_HDRINCL, 1)
+        opened.bind((str(local), port))
+    except OSError as error:
+        opened.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ConfigError(
+                f"{local} is no address of this host", key="local", expected="one of `ip address`"
+            ) from None
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(f"UDP port {port} of {local} is taken", key="port", expected="a free one") from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise PermissionNeeded("CAP_NET_BIND_SERVICE", f"UDP port {port}") from None
+        raise
+    except BaseException:
+        opened.close()
+        raise
+    return Link(kind, local, opened.getsockname()[1] if is_udp else 0, opened, mark)
+
+
+def path_mtu(remote: IPAddress, mark: int = 0) -> int | None:
+    """Return what the kernel knows of the MTU towards an address, None if there is no route.   mark: SO_MARK."""
+    six = remote.version == 6
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        if mark:
+            with contextlib.suppress(PermissionError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        try:
+            probe.connect((str(remote), 9))
+            level, option = (socket.IPPROTO_IPV6, 24) if six else (socket.IPPROTO_IP, 14)  # IPV6_MTU, IP_MTU
+            return probe.getsockopt(level, option)
+        except OSError:
+            return None
+
+
+def local_address(remote: IPAddress, mark: int = 0) -> IPAddress | None:
+    """Return the address that this host's packets to another have, None if there is no route.   mark: SO_MARK."""
+    with socket.socket(socket.AF_INET6 if remote.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        if mark:
+            with contextlib.suppress(PermissionError):
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        try:
+            probe.connect((str(remote), 9))
+            return ip_address(probe.getsockname()[0].partition("%")[0])
+        except OSError:
+            return None
