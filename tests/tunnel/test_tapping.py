@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from wesper.pcap import create_capture, open_capture
 from wesper.tunnel.loop import Tapped
-from wesper.tunnel.tapping import BadAnswer, SeenFile, as_json, from_json, walk_of
+from wesper.tunnel.tapping import TAP_OCTETS, BadAnswer, SeenFile, TapHub, as_json, from_json, walk_of
 from wesper.verdict import DropReason
 
 ECHO = bytes.fromhex("4500001c0000400040016ba90a0000010a00000208004f5600013005")
@@ -88,3 +89,45 @@ def test_what_enters_an_engine_has_a_walk() -> None:
     assert {step.outcome for step in sent} == {"passed"}
     for side, direction in (("inner", "in"), ("outer", "out")):
         assert walk_of(Tapped(0, side, direction, ECHO, None), {}) is None  # type: ignore[arg-type]
+
+
+class FakeLoop:
+    """Knows how far its tap is open, and has a packet whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.passed = 0
+
+    def tap(self, octets: int) -> None:
+        self.open = octets
+
+    def tapped(self) -> list[Tapped]:
+        assert self.open
+        self.passed += 1
+        return [Tapped(self.passed, "inner", "out", ECHO, None)]
+
+
+def test_the_tap_is_open_while_somebody_takes() -> None:
+    loop = FakeLoop()
+    hub = TapHub(loop)  # type: ignore[arg-type]
+    one: list[int] = []
+    other: list[int] = []
+
+    def take(into: list[int], most: int) -> Callable[[Sequence[Tapped]], bool]:
+        def taking(seen: Sequence[Tapped]) -> bool:
+            into.extend(each.time_ns for each in seen)
+            return len(into) < most
+
+        return taking
+
+    hub.pump()
+    assert (loop.open, loop.passed, hub.is_open) == (0, 0, False)
+    hub.join(take(one, 3))
+    hub.pump()
+    hub.join(take(other, 1))
+    assert loop.open == TAP_OCTETS
+    hub.pump()
+    hub.pump()
+    hub.pump()
+    assert (one, other) == ([1, 2, 3], [2])
+    assert (loop.open, hub.is_open) == (0, False)

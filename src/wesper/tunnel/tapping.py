@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ..engine.walk import Step, look, walk
@@ -13,7 +13,7 @@ from ..pcap import CaptureWriter, Interface, LinkType
 from ..pcap.record import OPT_COMMENT, Option
 from ..sa import Direction
 from ..verdict import DropReason
-from .loop import Tapped
+from .loop import Loop, Tapped
 
 TAP_OCTETS: Final = 8 << 20
 """How much a tap keeps between two looks at it; what does not fit is lost, and counted (`tap_lost`)."""
@@ -56,6 +56,37 @@ def from_json(found: Mapping[str, Any]) -> Tapped:
         )
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise BadAnswer(f"the daemon tells of a packet what makes no sense: {error}") from None
+
+
+class TapHub:
+    """Gives what a loop's tap sees to any number of takers.   The tap is open as long as there is one.
+
+    Driven from outside: call `pump` a few times a second while `is_open`.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._takers: list[Callable[[Sequence[Tapped]], bool]] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody takes."""
+        return bool(self._takers)
+
+    def join(self, take: Callable[[Sequence[Tapped]], bool]) -> None:
+        """Add a taker.   take: gets packets in the order in which they passed, and returns whether it wants more."""
+        if not self._takers:
+            self._loop.tap(TAP_OCTETS)
+        self._takers.append(take)
+
+    def pump(self) -> None:
+        """Hand out what has been seen since the last call; the tap is closed when nobody wants more."""
+        if not self._takers:
+            return
+        seen = self._loop.tapped()
+        self._takers = [take for take in self._takers if take(seen)]
+        if not self._takers:
+            self._loop.tap(0)
 
 
 class SeenFile:
