@@ -196,14 +196,12 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0)
             for option, value in options:
                 opened.setsockopt(socket.IPPROTO_IP, option, value)
         else:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             for option, value in (
                 (_IPV6_RECVTCLASS, 1), (_IPV6_RECVHOPLIMIT, 1), (_IPV6_RECVPKTINFO, 1),
                 (_IPV6_MTU_DISCOVER, _PMTUDISC_PROBE), (_IPV6_DONTFRAG, 1),
             ):  # fmt: skip
                 opened.setsockopt(socket.IPPROTO_IPV6, option, value)
-            if not is_udp:
-                opened.setsockopt(socket.IPPROTO_IPV6, _IPV6_HDRINCL, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, *((socket.IPV6_V6ONLY, 1) if is_udp else (_IPV6_HDRINCL, 1)))
         opened.bind((str(local), port))
     except OSError as error:
         opened.close()
