@@ -20,4 +20,15 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
         Which shell.
     """
     print(app.generate_completion(prog_name="wesper", shell=shell))
+    if shell == "zsh":
+        print(_ZSH_ENTRY)
     return 0
+
+
+# As a file of fpath this is the body of the function `_wesper`; sourced, it has to make itself known.
+_ZSH_ENTRY = """\
+if [[ "$funcstack[1]" == _wesper ]]; then
+  _cyclopts_wesper "$@"
+else
+  compdef _cyclopts_wesper wesper
+fi"""
