@@ -98,6 +98,58 @@ class Engine:
     def _count_code(self, code: int) -> None: ...
     def _recent_outbound(self, spi: int, remote: bytes) -> list[tuple[int, int]]: ...
 
+class Dataplane:
+    """Worker threads between a device and links, for `tunnel/native_loop.py` to build on. They never hold the GIL.
+
+    devices: (descriptor, virtio_net_hdr or not, destination and source address of Ethernet frames if there is such a
+    header, whether it takes UDP super-packets); one outward worker each.
+    links: (udp4, udp6, raw4 or raw6, descriptor, local address, local port); one inward worker each.
+    offloads: try UDP_SEGMENT and UDP_GRO.   Descriptors are copied.
+    """
+
+    def __new__(
+        cls,
+        engine: Engine,
+        devices: Sequence[tuple[int, bool, bytes | None, bool]],
+        links: Sequence[tuple[str, int, IPv4Address | IPv6Address, int]],
+        offloads: bool,
+    ) -> Self: ...
+    def start(self) -> None:
+        """Start the threads.   Raises OSError."""
+
+    def stop(self, drain_seconds: float) -> None:
+        """End outward workers, the inward ones after so many seconds more.   Raises the OSError that one ended with."""
+
+    def counts(self) -> list[tuple[str, int]]:
+        """Return what has been counted; a name may come outward and inward."""
+
+    def has_died(self) -> bool:
+        """Tell whether a worker has ended though nobody told it to; `stop` raises why."""
+
+    def offloads(self) -> list[tuple[bool, bool]]:
+        """Return of each link whether several datagrams go as one message, and whether they come so."""
+
+    slow_fd: int
+    """Readable while packets wait for `slow`."""
+
+    def slow(self) -> list[tuple[bool, bytes]]:
+        """Take the packets of the rare cases: (outbound, packet)."""
+
+    def send(self, packet: bytes) -> str | None:
+        """Send what an engine has made.   Returns None, or the name of the count that tells why it was lost."""
+
+    def write(self, packet: bytes) -> str | None:
+        """Write a plain packet to the device.   Returns None, or the name of the count that tells why it was lost."""
+
+    def open_tap(self, snap: int, limit: int) -> None:
+        """Begin to copy what passes: so many octets of each packet, so many of all before some are lost."""
+
+    def close_tap(self) -> None:
+        """End that."""
+
+    def seen(self) -> tuple[list[tuple[int, bool, bool, int, bytes, int]], int]:
+        """Take the copies: (ns, outbound, inner, octets, first octets, drop's code or 0); and how many had no room."""
+
 def associated(suite: str, spi: int, sequence: int, esn: bool, iv: bytes) -> bytes:
     """Return what ESP authenticates in front of the ciphertext."""
 

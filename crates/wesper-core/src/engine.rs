@@ -224,6 +224,16 @@ impl Engine {
         self.receive(|half| half.half.decapsulate_many(data, offsets, now, memory))
     }
 
+    /// Lends the outbound half to a worker for a batch, and takes over the events that come of it.
+    pub fn with_sender<T>(&self, work: impl FnOnce(&mut Sender) -> T) -> T {
+        self.send(|half| work(&mut half.half))
+    }
+
+    /// Lends the inbound half to a worker for a batch, and takes over the events that come of it.
+    pub fn with_receiver<T>(&self, work: impl FnOnce(&mut Receiver) -> T) -> T {
+        self.receive(|half| work(&mut half.half))
+    }
+
     /// Replaces the SPD.
     pub fn set_policies(&self, outbound: Vec<Policy>, inbound: Vec<Policy>) {
         self.sender().half.set_policies(outbound);

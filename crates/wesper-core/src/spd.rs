@@ -90,6 +90,11 @@ impl Policies {
         self.entries.get(index)
     }
 
+    /// Finds the entry for a flow; none if none matches.
+    pub fn find(&self, flow: &Flow, way: Way) -> Option<&Policy> {
+        self.entries.iter().find(|policy| policy.matches(flow, way))
+    }
+
     /// Finds the entry for a packet; none if none matches.
     pub fn look_up(&self, packet: &[u8], way: Way) -> Result<Option<Found>, NotIp> {
         let flow = ip::flow(packet).ok_or(NotIp)?;

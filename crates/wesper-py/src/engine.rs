@@ -24,7 +24,8 @@ use crate::{events, policies};
 /// SAs, policies, and packets through them. `wesper.engine.native` makes the whole engine of it.
 #[pyclass(subclass, frozen, module = "wesper._native")]
 pub(crate) struct Engine {
-    core: core::Engine,
+    /// Shared with the workers of a tunnel.
+    pub(crate) core: Arc<core::Engine>,
     pool: Arc<Pool>,
 }
 
@@ -91,7 +92,7 @@ impl Engine {
             seed: seed(),
             ..Options::new(iv_key)
         };
-        Ok(Self { core: core::Engine::new(&options), pool: Arc::default() })
+        Ok(Self { core: Arc::new(core::Engine::new(&options)), pool: Arc::default() })
     }
 
     fn __repr__(&self) -> &'static str {

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 mod algorithms;
 mod batches;
 mod bench;
+mod dataplane;
 mod describe;
 mod engine;
 mod events;
@@ -24,6 +25,8 @@ mod _native {
     use crate::algorithms::{associated, cbc, hmac, open, seal};
     #[pymodule_export]
     use crate::bench::{EspBench, LookupBench, ProviderBench, TableBench, expand_nanoseconds};
+    #[pymodule_export]
+    use crate::dataplane::Dataplane;
     #[pymodule_export]
     use crate::describe::{cpu_flags, providers, version};
     #[pymodule_export]

@@ -3,6 +3,7 @@
 //! It shares nothing with the inbound half, so that two threads can run them at once.
 
 mod protect;
+mod route;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::slab::Slab;
 use crate::spd::{Found, NotIp, Policies, Policy};
 use crate::udp;
 use crate::verdict::{CODES, DropReason};
+pub use route::Route;
 
 /// First id of outbound SAs.
 pub const OUTBOUND_IDS: u64 = 1 << 40;

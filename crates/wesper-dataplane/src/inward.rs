@@ -1,0 +1,252 @@
+//! From a link to the device: receive, put headers back, open, join, write.
+
+use std::io;
+use std::net::SocketAddr;
+
+use wesper_core::protocol::Protocol;
+use wesper_core::receiver::Receiver;
+use wesper_core::selectors::Way;
+
+use crate::Shared;
+use crate::counters::inward::{
+    ALL, BATCHES, DROPPED_BAD_DATAGRAM, DROPPED_BY_ENGINE, DROPPED_DEVICE_ERROR, DROPPED_DEVICE_FULL,
+    DROPPED_SLOW_FULL, LINK_ERRORS, OCTETS, PACKETS, RECEIVES, SLOW, WRITES, WRITTEN_OCTETS, WRITTEN_PACKETS,
+};
+use crate::device::Device;
+use crate::group::LinkKind;
+use crate::join::{Joiner, Piece};
+use crate::link::Link;
+use crate::outer::{Front, LONGEST};
+use crate::sys::{self, Arrival, Intake};
+use crate::vnet::Vnet;
+
+/// Octets in front of a message: for its headers, and for what BEET mode makes longer (`Receiver::decapsulate`).
+const FRONT: usize = 128;
+/// Octets in front of a datagram that opening it may write to.
+const TOUCHED: usize = LONGEST + 16;
+const STRIDE: usize = FRONT + 65536;
+/// Messages of one call where each may be many datagrams.
+const MESSAGES_OF_MANY: usize = 8;
+/// Messages of one call where each is one.
+const MESSAGES_OF_ONE: usize = 64;
+
+/// A worker's own memory.
+pub(crate) struct Inward<'a> {
+    shared: &'a Shared,
+    link: &'a Link,
+    device: &'a Device,
+    intake: Intake,
+    /// Messages, a stride each; behind them what had to be copied.
+    buf: Vec<u8>,
+    messages: usize,
+    joiner: Joiner,
+    alone: Vec<Piece>,
+    counts: [u64; ALL],
+}
+
+impl<'a> Inward<'a> {
+    /// Makes a worker for one link.
+    pub(crate) fn new(shared: &'a Shared, link: &'a Link, device: &'a Device) -> Self {
+        let messages = if link.has_coalescing() { MESSAGES_OF_MANY } else { MESSAGES_OF_ONE };
+        Self {
+            shared,
+            link,
+            device,
+            intake: Intake::new(messages),
+            buf: vec![0; messages * STRIDE],
+            messages,
+            joiner: Joiner::new(device.takes_udp_segments()),
+            alone: Vec::new(),
+            counts: [0; ALL],
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let stop = self.shared.stop_inward();
+        loop {
+            let room = self.buf.get_mut(..self.messages * STRIDE).unwrap_or_default();
+            match self.intake.receive(self.link.fd(), room, STRIDE, FRONT) {
+                Ok(messages) => {
+                    self.open(messages);
+                    self.write();
+                    self.counts[RECEIVES] += messages as u64;
+                    self.counts[BATCHES] += 1;
+                    self.shared.inward.add(&mut self.counts);
+                    if self.shared.is_stopped() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let ready = sys::wait(Some(self.link.fd()), stop, -1)?;
+                    if ready.stop {
+                        return Ok(());
+                    }
+                    if ready.error && !ready.input {
+                        // An ICMP error waits in the socket's error queue for whoever reads that.
+                        sys::wait(None, stop, 5)?;
+                    }
+                }
+                Err(_) => {
+                    self.counts[LINK_ERRORS] += 1;
+                    self.shared.inward.add(&mut self.counts);
+                    // An ICMP error is told once; what stays is no reason to keep a core busy.
+                    if sys::wait(None, stop, 1)?.stop {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens all datagrams of the messages, in place, all of them under one lock.
+    fn open(&mut self, messages: usize) {
+        self.buf.truncate(self.messages * STRIDE);
+        let Self { shared, link, device, intake, buf, joiner, alone, counts, .. } = self;
+        let now = sys::now();
+        shared.engine.with_receiver(|receiver| {
+            let mut opener = Opener { receiver, shared, buf, counts, now, tapped: shared.tap.is_open() };
+            for index in 0..messages {
+                let Some(arrival) = intake.arrival(index) else { continue };
+                let at = index * STRIDE + FRONT;
+                let Some(front) = front_of(link, &arrival).filter(|_| !arrival.is_truncated) else {
+                    opener.counts[PACKETS] += 1;
+                    opener.counts[OCTETS] += arrival.octets as u64;
+                    opener.counts[DROPPED_BAD_DATAGRAM] += 1;
+                    continue;
+                };
+                let size = if arrival.told.segment == 0 { arrival.octets } else { arrival.told.segment };
+                let (mut from, end) = (at, at + arrival.octets);
+                loop {
+                    let datagram = Piece { at: from, len: size.min(end - from) };
+                    if let Some(packet) = opener.open(front.as_ref(), datagram, from == at) {
+                        if device.takes_segments() {
+                            joiner.push(opener.buf, packet);
+                        } else {
+                            alone.push(packet);
+                        }
+                    }
+                    from += size.max(1);
+                    if from >= end {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Writes what has been opened to the device.
+    fn write(&mut self) {
+        let Self { device, buf, joiner, alone, counts, .. } = self;
+        for packet in alone.drain(..) {
+            let written = device.write(Vnet::default(), &[], buf, &[packet]);
+            count_written(counts, written, 1, packet.len);
+        }
+        joiner.drain(|joined| {
+            let (packets, octets) = (joined.count(), joined.octets());
+            let (vnet, head, pieces) = joined.finish();
+            count_written(counts, device.write(vnet, head, buf, pieces), packets, octets);
+        });
+    }
+}
+
+/// The headers that the socket has taken off a message; inner none: it has left them. None: it can't be told.
+fn front_of(link: &Link, arrival: &Arrival) -> Option<Option<Front>> {
+    let end = link.end();
+    if end.kind == LinkKind::Raw4 {
+        return Some(None);
+    }
+    let (source, told) = (arrival.source?, &arrival.told);
+    let destination = told.destination.unwrap_or(end.local);
+    if end.kind == LinkKind::Raw6 {
+        let esp = Protocol::Esp.ip_protocol();
+        return Front::ip(source.ip(), destination, esp, told.traffic_class, told.hop_limit).map(Some);
+    }
+    Front::udp(source, SocketAddr::new(destination, end.port), told.traffic_class, told.hop_limit).map(Some)
+}
+
+struct Opener<'a> {
+    receiver: &'a mut Receiver,
+    shared: &'a Shared,
+    buf: &'a mut Vec<u8>,
+    counts: &'a mut [u64; ALL],
+    now: u64,
+    tapped: bool,
+}
+
+impl Opener<'_> {
+    /// Opens one datagram in place. is_first: nothing that is still needed stands before it.
+    fn open(&mut self, front: Option<&Front>, datagram: Piece, is_first: bool) -> Option<Piece> {
+        let header = front.map_or(0, Front::octets);
+        let (start, len) = (datagram.at - header, header + datagram.len);
+        self.counts[PACKETS] += 1;
+        self.counts[OCTETS] += len as u64;
+        let before = datagram.at - TOUCHED..datagram.at;
+        let saved: [u8; TOUCHED] = *self.buf.get(before.clone())?.first_chunk()?;
+        let opened = self.open_with(front, datagram, start, len);
+        if is_first {
+            return opened;
+        }
+        let opened = opened.map(|packet| if packet.at < datagram.at { self.copy(packet) } else { packet });
+        // The end of the datagram before this one, whose packet is not written yet.
+        self.buf.get_mut(before)?.copy_from_slice(&saved);
+        opened
+    }
+
+    fn open_with(&mut self, front: Option<&Front>, datagram: Piece, start: usize, len: usize) -> Option<Piece> {
+        if let Some(front) = front {
+            let place = self.buf.get_mut(start..datagram.at).unwrap_or_default();
+            if !front.write(place, datagram.len) {
+                self.counts[DROPPED_BAD_DATAGRAM] += 1;
+                return None;
+            }
+            // IKE, or another protocol that shares the port (RFC 3948 §2.2): the engine counts what it is given.
+            if front.is_udp() && datagram.of(self.buf).starts_with(&[0; 4]) {
+                let packet = self.buf.get(start..start + len).unwrap_or_default();
+                let taken = self.shared.slow.push(Way::Inbound, packet);
+                self.counts[if taken { SLOW } else { DROPPED_SLOW_FULL }] += 1;
+                return None;
+            }
+        }
+        let outer = if self.tapped { self.buf.get(start..start + len).map(<[u8]>::to_vec) } else { None };
+        let opened = self.receiver.decapsulate(self.buf, start, len, self.now);
+        if let Some(outer) = outer {
+            self.shared.tap.see(self.now, Way::Inbound, false, &outer, opened.err());
+        }
+        match opened {
+            Ok(opened) => {
+                let packet = Piece { at: opened.start, len: opened.len };
+                if self.tapped {
+                    self.shared.tap.see(self.now, Way::Inbound, true, packet.of(self.buf), None);
+                }
+                Some(packet)
+            }
+            Err(_) => {
+                self.counts[DROPPED_BY_ENGINE] += 1;
+                None
+            }
+        }
+    }
+
+    /// Puts a packet behind all messages.
+    fn copy(&mut self, packet: Piece) -> Piece {
+        let at = self.buf.len();
+        self.buf.extend_from_within(packet.at..packet.at + packet.len);
+        Piece { at, len: packet.len }
+    }
+}
+
+fn count_written(counts: &mut [u64; ALL], written: io::Result<()>, packets: usize, octets: usize) {
+    let packets = packets as u64;
+    match written {
+        Ok(()) => {
+            counts[WRITTEN_PACKETS] += packets;
+            counts[WRITTEN_OCTETS] += octets as u64;
+            counts[WRITES] += 1;
+        }
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)) => {
+            counts[DROPPED_DEVICE_FULL] += packets;
+        }
+        Err(_) => counts[DROPPED_DEVICE_ERROR] += packets,
+    }
+}

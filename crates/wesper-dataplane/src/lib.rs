@@ -1,0 +1,212 @@
+//! Worker threads of a live tunnel: a TUN device or packet socket on one side, UDP or raw IP on the other.
+//!
+//! An outward worker reads packets and super-packets from the device, cuts them, has the engine protect them and sends
+//! them, many datagrams a call. An inward worker receives, has them opened in place, joins what belongs together and
+//! writes it. What is rare is left to others in [`queues::Slow`]. [`cut`], [`join`], [`group`], [`outer`] and [`vnet`]
+//! do no I/O; system calls that the standard library lacks are in `sys`, which has all of the unsafe code.
+#![deny(unsafe_code)]
+
+mod ancillary;
+pub mod checksum;
+pub mod counters;
+pub mod cut;
+pub mod device;
+pub mod group;
+mod inward;
+pub mod join;
+pub mod link;
+pub mod outer;
+mod outward;
+pub mod queues;
+#[cfg(test)]
+mod samples;
+mod sys;
+pub mod vnet;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use wesper_core::engine::Engine;
+
+use crate::counters::Counts;
+use crate::device::Device;
+use crate::group::{Groups, LinkEnd};
+use crate::inward::Inward;
+use crate::join::Piece;
+use crate::link::{Link, send_groups};
+use crate::outward::Outward;
+use crate::queues::{Slow, Tap};
+use crate::sys::Outlet;
+use crate::vnet::Vnet;
+
+/// What all workers share.
+pub struct Shared {
+    engine: Arc<Engine>,
+    devices: Vec<Device>,
+    links: Vec<Link>,
+    ends: Vec<LinkEnd>,
+    /// Packets of the rare cases.
+    pub slow: Slow,
+    /// Copies for captures.
+    pub tap: Tap,
+    /// What the outward workers have counted.
+    pub outward: Counts<{ counters::outward::ALL }>,
+    /// What the inward workers have counted.
+    pub inward: Counts<{ counters::inward::ALL }>,
+    stop_outward: Stop,
+    stop_inward: Stop,
+}
+
+/// Tells threads to end, also those that wait.
+struct Stop {
+    event: OwnedFd,
+    is_set: AtomicBool,
+}
+
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self { event: sys::event()?, is_set: AtomicBool::new(false) })
+    }
+
+    fn set(&self) {
+        self.is_set.store(true, Ordering::Relaxed);
+        sys::ring(&self.event);
+    }
+}
+
+impl Shared {
+    fn stop_outward(&self) -> BorrowedFd<'_> {
+        self.stop_outward.event.as_fd()
+    }
+
+    fn stop_inward(&self) -> BorrowedFd<'_> {
+        self.stop_inward.event.as_fd()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop_outward.is_set.load(Ordering::Relaxed)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop_inward.is_set.load(Ordering::Relaxed)
+    }
+
+    /// The sockets, in the order they were given.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// Sends a packet that an engine has made; false if it did not go.
+    pub fn send(&self, packet: &[u8]) -> bool {
+        let mut groups = Groups::default();
+        let mut counts = [0; counters::outward::ALL];
+        if groups.push(packet, Piece { at: 0, len: packet.len() }, &self.ends, |_| false) {
+            send_groups(&self.links, packet, &groups, &mut Outlet::default(), &mut counts);
+        }
+        counts[counters::outward::SENT_PACKETS] > 0
+    }
+
+    /// Writes a plain packet to the device; false if it did not go.
+    pub fn write(&self, packet: &[u8]) -> bool {
+        let whole = [Piece { at: 0, len: packet.len() }];
+        self.devices.first().is_some_and(|device| device.write(Vnet::default(), &[], packet, &whole).is_ok())
+    }
+}
+
+/// The workers of one interface.
+pub struct Dataplane {
+    shared: Arc<Shared>,
+    outward: Vec<JoinHandle<io::Result<()>>>,
+    inward: Vec<JoinHandle<io::Result<()>>>,
+}
+
+impl Dataplane {
+    /// Prepares workers: an outward one for each device, or queue of one, and an inward one for each link.
+    pub fn new(engine: Arc<Engine>, devices: Vec<Device>, links: Vec<Link>) -> io::Result<Self> {
+        let shared = Shared {
+            engine,
+            devices,
+            ends: links.iter().map(Link::end).collect(),
+            links,
+            slow: Slow::new()?,
+            tap: Tap::default(),
+            outward: Counts::default(),
+            inward: Counts::default(),
+            stop_outward: Stop::new()?,
+            stop_inward: Stop::new()?,
+        };
+        Ok(Self { shared: Arc::new(shared), outward: Vec::new(), inward: Vec::new() })
+    }
+
+    /// What the workers share with others.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Starts the threads. Does nothing if they run.
+    pub fn start(&mut self) -> io::Result<()> {
+        if !self.inward.is_empty() || !self.outward.is_empty() {
+            return Ok(());
+        }
+        for index in 0..self.shared.links.len() {
+            self.inward.push(self.spawn(format!("wesper-in-{index}"), move |shared| {
+                let device = shared.devices.get(index % shared.devices.len().max(1));
+                let (Some(link), Some(device)) = (shared.links.get(index), device) else { return Ok(()) };
+                Inward::new(shared, link, device).run()
+            })?);
+        }
+        for index in 0..self.shared.devices.len() {
+            self.outward.push(self.spawn(format!("wesper-out-{index}"), move |shared| {
+                let Some(device) = shared.devices.get(index) else { return Ok(()) };
+                Outward::new(shared, device).run()
+            })?);
+        }
+        Ok(())
+    }
+
+    fn spawn(
+        &self,
+        name: String,
+        work: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<JoinHandle<io::Result<()>>> {
+        let shared = Arc::clone(&self.shared);
+        std::thread::Builder::new().name(name).spawn(move || work(&shared))
+    }
+
+    /// Ends the outward workers, lets the inward ones go on for `drain`, ends them too, and waits for all.
+    ///
+    /// Returns the first error that one of them has ended with.
+    pub fn stop(&mut self, drain: Duration) -> io::Result<()> {
+        self.shared.stop_outward.set();
+        let mut result = join(&mut self.outward);
+        if !drain.is_zero() && !self.inward.is_empty() {
+            std::thread::sleep(drain);
+        }
+        self.shared.stop_inward.set();
+        if let Err(error) = join(&mut self.inward) {
+            result = result.and(Err(error));
+        }
+        result
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        // Nobody is left to tell.
+        let _ = self.stop(Duration::ZERO);
+    }
+}
+
+/// Waits for all, and returns the first error that one has ended with.
+fn join(threads: &mut Vec<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    let mut result = Ok(());
+    for thread in threads.drain(..) {
+        let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker has died")));
+        result = result.and(ended);
+    }
+    result
+}

@@ -1,0 +1,239 @@
+//! The unprotected side: sockets, and groups of packets through them.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use crate::ancillary::{self, ADDRESS, CONTROL, Control, Writer};
+use crate::counters::outward::{ALL, DROPPED_LINK_FULL, DROPPED_TOO_LONG, DROPPED_UNREACHABLE};
+use crate::counters::outward::{SENDS, SENT_OCTETS, SENT_PACKETS};
+use crate::group::{Group, Groups, LinkEnd, LinkKind};
+use crate::sys::{self, Message, Outlet};
+
+/// include/uapi/linux/in6.h, which not every libc crate has.
+const IPV6_HDRINCL: i32 = 36;
+const UNKNOWN: u8 = 0;
+const MAY_BE_CUT: u8 = 1;
+const NOT_TO_BE_CUT: u8 = 2;
+
+/// One socket.
+pub struct Link {
+    fd: OwnedFd,
+    end: LinkEnd,
+    /// The kernel cuts messages into datagrams.
+    segmentation: AtomicBool,
+    /// The kernel puts datagrams together.
+    coalescing: bool,
+    /// What the socket was last told of fragments.
+    fragments: AtomicU8,
+}
+
+impl Link {
+    /// Takes a socket over: a copy of its descriptor.
+    ///
+    /// offloads: try UDP_SEGMENT and UDP_GRO. Sets what the workers need to be told of a datagram.
+    pub fn new(fd: RawFd, end: LinkEnd, offloads: bool) -> io::Result<Self> {
+        let fd = sys::duplicate(fd)?;
+        let on = |level, option| sys::set_option(fd.as_fd(), level, option, 1);
+        if end.kind.is_ipv6() {
+            on(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
+            on(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)?;
+            on(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT)?;
+        } else {
+            on(libc::IPPROTO_IP, libc::IP_PKTINFO)?;
+            on(libc::IPPROTO_IP, libc::IP_RECVTOS)?;
+            on(libc::IPPROTO_IP, libc::IP_RECVTTL)?;
+        }
+        match end.kind {
+            LinkKind::Raw4 => on(libc::IPPROTO_IP, libc::IP_HDRINCL)?,
+            LinkKind::Raw6 => on(libc::IPPROTO_IPV6, IPV6_HDRINCL)?,
+            // IPv6 datagrams are never cut, whatever this host believes of the path: the engine knows its MTU.
+            LinkKind::Udp6 => {
+                sys::set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+            }
+            LinkKind::Udp4 => (),
+        }
+        let offloads = offloads && end.kind.is_udp();
+        let segmentation = offloads && sys::has_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_SEGMENT);
+        let coalescing = end.kind.is_udp()
+            && sys::set_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_GRO, offloads.into()).is_ok()
+            && offloads;
+        let (segmentation, fragments) = (AtomicBool::new(segmentation), AtomicU8::new(UNKNOWN));
+        Ok(Self { fd, end, segmentation, coalescing, fragments })
+    }
+
+    /// Which packets it is for.
+    pub fn end(&self) -> LinkEnd {
+        self.end
+    }
+
+    /// For waiting and receiving.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Whether several datagrams may go as one message.
+    pub fn has_segmentation(&self) -> bool {
+        self.segmentation.load(Ordering::Relaxed)
+    }
+
+    /// Whether several datagrams may come as one message.
+    pub fn has_coalescing(&self) -> bool {
+        self.coalescing
+    }
+
+    /// Tells a UDP socket over IPv4 whether what follows may be cut on its way.
+    fn set_fragments(&self, dont_fragment: bool) {
+        let wanted = if dont_fragment { NOT_TO_BE_CUT } else { MAY_BE_CUT };
+        if self.end.kind != LinkKind::Udp4 || self.fragments.swap(wanted, Ordering::Relaxed) == wanted {
+            return;
+        }
+        // PROBE: DF, and no MTU that this host has learnt. DONT: no DF, cut here if the path is known to be narrow.
+        let value = if dont_fragment { libc::IP_PMTUDISC_PROBE } else { libc::IP_PMTUDISC_DONT };
+        // A kernel that refuses goes on as it was; the packet goes out either way.
+        let _ = sys::set_option(self.fd.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value);
+    }
+
+    fn message(&self, group: &Group) -> Message {
+        let outer = &group.outer;
+        let mut name = [0; ADDRESS];
+        let name_octets = ancillary::write_address(&mut name, outer.destination, !outer.in_udp);
+        let mut control = Control([0; CONTROL]);
+        let mut control_octets = 0;
+        if self.end.kind.is_udp() {
+            let mut writer = Writer::new(&mut control);
+            let (class, limit) = (i32::from(outer.traffic_class), i32::from(outer.hop_limit));
+            let (level, class_kind, limit_kind) = match self.end.kind {
+                LinkKind::Udp6 => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS, libc::IPV6_HOPLIMIT),
+                _ => (libc::IPPROTO_IP, libc::IP_TOS, libc::IP_TTL),
+            };
+            writer.push(level, class_kind, &class.to_ne_bytes());
+            if limit > 0 {
+                writer.push(level, limit_kind, &limit.to_ne_bytes());
+            }
+            if self.end.local.is_unspecified() {
+                push_source(&mut writer, outer.source);
+            }
+            if group.pieces.len() > 1 {
+                writer.push(libc::IPPROTO_UDP, libc::UDP_SEGMENT, &(group.size as u16).to_ne_bytes());
+            }
+            control_octets = writer.octets();
+        }
+        Message { name, name_octets, control, control_octets, parts: group.pieces.len() }
+    }
+}
+
+fn push_source(writer: &mut Writer<'_>, source: SocketAddr) {
+    match source.ip() {
+        IpAddr::V4(address) => {
+            let info = [[0; 4], address.octets(), [0; 4]].concat();
+            writer.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        }
+        IpAddr::V6(address) => {
+            let info = [&address.octets()[..], &[0; 4]].concat();
+            writer.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        }
+    }
+}
+
+/// Sends the groups of a batch, in order, and counts what becomes of each packet. Never waits.
+pub(crate) fn send_groups(links: &[Link], buf: &[u8], groups: &Groups, outlet: &mut Outlet, counts: &mut [u64; ALL]) {
+    let parts: Vec<IoSlice<'_>> = groups.pieces.iter().map(|piece| IoSlice::new(piece.of(buf))).collect();
+    let mut rest = groups.groups.as_slice();
+    while let Some(first) = rest.first() {
+        let with_first =
+            |group: &&Group| group.link == first.link && group.outer.dont_fragment == first.outer.dont_fragment;
+        let run = rest.iter().take_while(with_first).count();
+        let (now, later) = rest.split_at(run);
+        rest = later;
+        if let Some(link) = links.get(first.link) {
+            link.set_fragments(first.outer.dont_fragment);
+            send_run(link, now, &parts, outlet, counts);
+        }
+    }
+}
+
+fn send_run(link: &Link, groups: &[Group], parts: &[IoSlice<'_>], outlet: &mut Outlet, counts: &mut [u64; ALL]) {
+    let mut messages: Vec<Message> = groups.iter().map(|group| link.message(group)).collect();
+    let mut done = 0;
+    let mut refused = false;
+    while let Some(group) = groups.get(done) {
+        let from = group.pieces.start;
+        match outlet.send(
+            link.fd(),
+            messages.get_mut(done..).unwrap_or_default(),
+            parts.get(from..).unwrap_or_default(),
+        ) {
+            Ok(sent) => {
+                for group in groups.get(done..done + sent).unwrap_or_default() {
+                    count_sent(group, counts);
+                }
+                done += sent.max(1);
+                refused = false;
+            }
+            // What a packet before this one met on its way: it says nothing of this one.
+            Err(error) if !refused && is_of_an_earlier_packet(&error) => refused = true,
+            Err(error) => {
+                if group.pieces.len() > 1 && is_of_segmentation(&error) {
+                    send_singly(link, group, parts, outlet, counts, &error);
+                } else {
+                    counts[drop_of(&error)] += group.pieces.len() as u64;
+                }
+                done += 1;
+                refused = false;
+            }
+        }
+    }
+}
+
+/// Sends the packets of a group that was refused as a whole, each on its own.
+#[cold]
+fn send_singly(
+    link: &Link,
+    group: &Group,
+    parts: &[IoSlice<'_>],
+    outlet: &mut Outlet,
+    counts: &mut [u64; ALL],
+    error: &io::Error,
+) {
+    // A message that is too long for its path says nothing of the next one.
+    if error.raw_os_error() != Some(libc::EMSGSIZE) {
+        link.segmentation.store(false, Ordering::Relaxed);
+    }
+    for place in group.pieces.clone() {
+        let octets = parts.get(place).map_or(0, |part| part.len());
+        let single = group.single(place, octets);
+        let part = parts.get(place..place + 1).unwrap_or_default();
+        match outlet.send(link.fd(), &mut [link.message(&single)], part) {
+            Ok(_) => count_sent(&single, counts),
+            Err(error) => counts[drop_of(&error)] += 1,
+        }
+    }
+}
+
+fn count_sent(group: &Group, counts: &mut [u64; ALL]) {
+    let packets = group.pieces.len();
+    let header = if group.outer.in_udp { group.outer.header } else { 0 };
+    counts[SENT_PACKETS] += packets as u64;
+    counts[SENT_OCTETS] += (group.octets + packets * header) as u64;
+    counts[SENDS] += 1;
+}
+
+/// ICMP errors come back at the next call, whatever that sends (net/ipv4/udp.c:__udp4_lib_err).
+fn is_of_an_earlier_packet(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENOPROTOOPT | libc::EPROTO))
+}
+
+/// net/ipv4/udp.c:udp_send_skb: no checksum offload on the way, larger than the path's MTU, or not known at all.
+fn is_of_segmentation(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
+}
+
+fn drop_of(error: &io::Error) -> usize {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DROPPED_LINK_FULL,
+        Some(libc::EMSGSIZE) => DROPPED_TOO_LONG,
+        _ => DROPPED_UNREACHABLE,
+    }
+}

@@ -1,0 +1,233 @@
+//! From the device to the links: read, route, cut, protect, send.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+
+use wesper_core::selectors::Way;
+use wesper_core::sender::{HEADROOM, Route, Sender, TAILROOM};
+
+use crate::Shared;
+use crate::counters::outward::{
+    ALL, BATCHES, DEVICE_ERRORS, DROPPED_BAD_OFFLOAD, DROPPED_BY_ENGINE, DROPPED_NO_LINK, DROPPED_SLOW_FULL, OCTETS,
+    PACKETS, READS, SLOW,
+};
+use crate::cut::{Cut, complete_checksum};
+use crate::device::{Device, Got, READ_ROOM};
+use crate::group::Groups;
+use crate::join::Piece;
+use crate::link::send_groups;
+use crate::sys::{self, Outlet};
+use crate::vnet::{Gso, Vnet};
+
+/// Octets that are read before they are protected: two super-packets, so that all of a batch stays in the cache.
+const READ_OCTETS: usize = 2 * READ_ROOM;
+/// Packets that are read before they are protected.
+const READ_PACKETS: usize = 64;
+/// Octets of protected packets of one batch.
+const ARENA: usize = 192 << 10;
+/// Packets start at multiples of this, so that the cipher's wide loads do not cross lines more than they must.
+const ALIGNMENT: usize = 64;
+
+/// What was read: one packet, or a super-packet and how far it has been cut.
+struct Item {
+    place: Range<usize>,
+    cut: Option<Cut>,
+    next: usize,
+}
+
+impl Item {
+    fn count(&self) -> usize {
+        self.cut.map_or(1, |cut| cut.count())
+    }
+
+    fn octets(&self, index: usize) -> usize {
+        self.cut.map_or(self.place.len(), |cut| cut.octets(index))
+    }
+}
+
+/// A worker's own memory.
+pub(crate) struct Outward<'a> {
+    shared: &'a Shared,
+    device: &'a Device,
+    read: Vec<u8>,
+    items: VecDeque<Item>,
+    arena: Vec<u8>,
+    groups: Groups,
+    outlet: Outlet,
+    counts: [u64; ALL],
+    /// Octets that a profile wants packets to be filled up to, as far as is known.
+    pad_to: usize,
+}
+
+impl<'a> Outward<'a> {
+    /// Makes a worker for one queue of the device.
+    pub(crate) fn new(shared: &'a Shared, device: &'a Device) -> Self {
+        Self {
+            shared,
+            device,
+            read: vec![0; READ_OCTETS],
+            items: VecDeque::with_capacity(READ_PACKETS),
+            arena: vec![0; ARENA],
+            groups: Groups::default(),
+            outlet: Outlet::default(),
+            counts: [0; ALL],
+            pad_to: 0,
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let stop = self.shared.stop_outward();
+        loop {
+            if self.gather() == 0 {
+                let ready = sys::wait(Some(self.device.fd()), stop, -1)?;
+                if ready.stop {
+                    return Ok(());
+                }
+                if ready.error && !ready.input {
+                    // The interface is down or gone; it may come back, and whoever watches it says when to stop.
+                    sys::wait(None, stop, 20)?;
+                }
+                continue;
+            }
+            while !self.items.is_empty() {
+                self.protect();
+                send_groups(&self.shared.links, &self.arena, &self.groups, &mut self.outlet, &mut self.counts);
+            }
+            self.counts[BATCHES] += 1;
+            self.shared.outward.add(&mut self.counts);
+            if self.shared.is_stopping() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads until there is nothing more for now, or enough. Returns the number of reads that gave something.
+    fn gather(&mut self) -> usize {
+        let (mut at, mut packets, mut reads) = (0, 0, 0);
+        while packets < READ_PACKETS && at + READ_ROOM <= self.read.len() {
+            match self.device.read(&mut self.read, at) {
+                Ok(Got::Nothing) => break,
+                Ok(Got::Other) => reads += 1,
+                Ok(Got::Packet(place, vnet)) => {
+                    reads += 1;
+                    at = place.end;
+                    packets += self.take(place, vnet);
+                }
+                Err(_) => {
+                    self.counts[DEVICE_ERRORS] += 1;
+                    self.shared.outward.add(&mut self.counts);
+                    break;
+                }
+            }
+        }
+        self.counts[READS] += reads as u64;
+        reads
+    }
+
+    /// Notes what was read, and returns how many packets it is.
+    fn take(&mut self, place: Range<usize>, vnet: Vnet) -> usize {
+        let Some(packet) = self.read.get_mut(place.clone()) else { return 0 };
+        let planned = match (vnet.gso, vnet.checksum) {
+            (Gso::None, None) => Ok(None),
+            (Gso::None, Some((start, offset))) => complete_checksum(packet, start, offset).map(|()| None),
+            _ => Cut::plan(packet, &vnet).map(Some),
+        };
+        let Ok(cut) = planned else {
+            self.counts[PACKETS] += 1;
+            self.counts[OCTETS] += place.len() as u64;
+            self.counts[DROPPED_BAD_OFFLOAD] += 1;
+            return 1;
+        };
+        let item = Item { place, cut, next: 0 };
+        let count = item.count();
+        self.counts[PACKETS] += count as u64;
+        self.counts[OCTETS] += match &item.cut {
+            Some(cut) => (item.place.len() + (count - 1) * cut.header()) as u64,
+            None => item.place.len() as u64,
+        };
+        self.items.push_back(item);
+        count
+    }
+
+    /// Protects as many packets as the arena holds, all of them under one lock.
+    fn protect(&mut self) {
+        self.groups.clear();
+        let Self { shared, read, items, arena, groups, counts, pad_to, .. } = self;
+        let (now, tapped) = (sys::now(), shared.tap.is_open());
+        let ends = &shared.ends;
+        let segmentation = |link: usize| shared.links.get(link).is_some_and(|link| link.has_segmentation());
+        shared.engine.with_sender(|sender| {
+            let mut at = 0;
+            while let Some(item) = items.front_mut() {
+                let Some(packet) = read.get(item.place.clone()) else { break };
+                let route = sender.route(packet, now);
+                if let Route::Protect { pad_to: wanted, .. } = route {
+                    *pad_to = (*pad_to).max(wanted);
+                }
+                let count = item.count();
+                while item.next < count {
+                    let octets = item.octets(item.next);
+                    let start = at + HEADROOM;
+                    let end = start + octets.max(*pad_to) + TAILROOM;
+                    if end > arena.len() {
+                        if at > 0 {
+                            return;
+                        }
+                        arena.resize(end, 0);
+                    }
+                    let place = arena.get_mut(start..start + octets).unwrap_or_default();
+                    match &item.cut {
+                        Some(cut) => cut.write(item.next, packet, place),
+                        None => place.copy_from_slice(packet),
+                    }
+                    item.next += 1;
+                    let inner = Piece { at: start, len: octets };
+                    if tapped {
+                        shared.tap.see(now, Way::Outbound, true, place, None);
+                    }
+                    let Some(sealed) = seal(sender, route, arena, inner, now, shared, counts) else { continue };
+                    if tapped {
+                        shared.tap.see(now, Way::Outbound, false, sealed.of(arena), None);
+                    }
+                    if groups.push(arena, sealed, ends, segmentation) {
+                        at = (sealed.at + sealed.len).next_multiple_of(ALIGNMENT);
+                    } else {
+                        counts[DROPPED_NO_LINK] += 1;
+                    }
+                }
+                items.pop_front();
+            }
+        });
+    }
+}
+
+/// Protects one packet in place, or hands it to whoever handles the rare cases.
+#[inline]
+fn seal(
+    sender: &mut Sender,
+    route: Route,
+    arena: &mut [u8],
+    inner: Piece,
+    now: u64,
+    shared: &Shared,
+    counts: &mut [u64; ALL],
+) -> Option<Piece> {
+    match route {
+        Route::Protect { sa, mtu, .. } if inner.len <= mtu => {
+            match sender.encapsulate(sa, arena, inner.at, inner.len, now) {
+                Ok(sealed) => Some(Piece { at: sealed.start, len: sealed.len }),
+                Err(_) => {
+                    counts[DROPPED_BY_ENGINE] += 1;
+                    None
+                }
+            }
+        }
+        _ => {
+            let taken = shared.slow.push(Way::Outbound, inner.of(arena));
+            counts[if taken { SLOW } else { DROPPED_SLOW_FULL }] += 1;
+            None
+        }
+    }
+}
