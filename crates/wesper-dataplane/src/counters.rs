@@ -31,84 +31,86 @@ impl<const N: usize> Counts<N> {
 pub mod outward {
     #![allow(missing_docs, reason = "the names of OUTWARD say it")]
     pub const READS: usize = 0;
-    pub const PACKETS: usize = 1;
-    pub const OCTETS: usize = 2;
-    pub const SENT_PACKETS: usize = 3;
-    pub const SENT_OCTETS: usize = 4;
-    pub const SENDS: usize = 5;
-    pub const BATCHES: usize = 6;
+    pub const BATCHES: usize = 1;
+    pub const READ_ERRORS: usize = 2;
+    pub const PACKETS: usize = 3;
+    pub const OCTETS: usize = 4;
+    pub const NOT_IP: usize = 5;
+    pub const BAD_OFFLOAD: usize = 6;
     pub const SLOW: usize = 7;
-    pub const DROPPED_SLOW_FULL: usize = 8;
-    pub const DROPPED_BAD_OFFLOAD: usize = 9;
-    pub const DROPPED_BY_ENGINE: usize = 10;
-    pub const DROPPED_NO_LINK: usize = 11;
-    pub const DROPPED_LINK_FULL: usize = 12;
-    pub const DROPPED_TOO_LONG: usize = 13;
-    pub const DROPPED_UNREACHABLE: usize = 14;
-    pub const DEVICE_ERRORS: usize = 15;
+    pub const SLOW_LOST: usize = 8;
+    pub const BY_ENGINE: usize = 9;
+    pub const UNREACHABLE: usize = 10;
+    pub const LINK_FULL: usize = 11;
+    pub const TOO_BIG: usize = 12;
+    pub const SENT_PACKETS: usize = 13;
+    pub const SENT_OCTETS: usize = 14;
+    pub const SENDS: usize = 15;
     pub const ALL: usize = 16;
 }
 
-/// Names of what goes from the device to the links. Octets are of IP packets.
+/// Names of what goes from the device to the links. Octets are of IP packets; calls may be of many packets.
 ///
-/// packets = sent_packets + slow + all that is dropped.
+/// device_read_packets is the sum of link_sent_packets, slow, and what is lost or dropped.
 pub const OUTWARD: [&str; outward::ALL] = [
-    "reads",
-    "packets",
-    "octets",
-    "sent_packets",
-    "sent_octets",
-    "sends",
-    "batches",
+    "device_read_calls",
+    "outward_batches",
+    "device_read_errors",
+    "device_read_packets",
+    "device_read_octets",
+    "device_not_ip",
+    "device_bad_offload",
     "slow",
-    "dropped_slow_full",
-    "dropped_bad_offload",
-    "dropped_by_engine",
-    "dropped_no_link",
-    "dropped_link_full",
-    "dropped_too_long",
-    "dropped_unreachable",
-    "device_errors",
+    "slow_lost",
+    "engine_dropped_out",
+    "link_unreachable",
+    "link_full",
+    "link_too_big",
+    "link_sent_packets",
+    "link_sent_octets",
+    "link_send_calls",
 ];
 
 /// Places of the inward counters, by the order of [`INWARD`].
 pub mod inward {
     #![allow(missing_docs, reason = "the names of INWARD say it")]
     pub const RECEIVES: usize = 0;
-    pub const PACKETS: usize = 1;
-    pub const OCTETS: usize = 2;
-    pub const WRITTEN_PACKETS: usize = 3;
-    pub const WRITTEN_OCTETS: usize = 4;
-    pub const WRITES: usize = 5;
-    pub const BATCHES: usize = 6;
-    pub const SLOW: usize = 7;
-    pub const DROPPED_SLOW_FULL: usize = 8;
-    pub const DROPPED_BAD_DATAGRAM: usize = 9;
-    pub const DROPPED_BY_ENGINE: usize = 10;
-    pub const DROPPED_DEVICE_FULL: usize = 11;
-    pub const DROPPED_DEVICE_ERROR: usize = 12;
-    pub const LINK_ERRORS: usize = 13;
-    pub const ALL: usize = 14;
+    pub const BATCHES: usize = 1;
+    pub const RECEIVE_ERRORS: usize = 2;
+    pub const PACKETS: usize = 3;
+    pub const OCTETS: usize = 4;
+    pub const BAD_DATAGRAM: usize = 5;
+    pub const SLOW: usize = 6;
+    pub const SLOW_LOST: usize = 7;
+    pub const BY_ENGINE: usize = 8;
+    pub const DEVICE_FULL: usize = 9;
+    pub const DEVICE_DOWN: usize = 10;
+    pub const DEVICE_REFUSED: usize = 11;
+    pub const WRITTEN_PACKETS: usize = 12;
+    pub const WRITTEN_OCTETS: usize = 13;
+    pub const WRITES: usize = 14;
+    pub const ALL: usize = 15;
 }
 
-/// Names of what goes from the links to the device. Octets are of IP packets.
+/// Names of what goes from the links to the device. Octets are of IP packets; calls may be of many packets.
 ///
-/// packets = written_packets + slow + all that is dropped.
+/// link_received_packets is the sum of device_written_packets, slow, and what is lost or dropped.
 pub const INWARD: [&str; inward::ALL] = [
-    "receives",
-    "packets",
-    "octets",
-    "written_packets",
-    "written_octets",
-    "writes",
-    "batches",
+    "link_receive_calls",
+    "inward_batches",
+    "link_receive_errors",
+    "link_received_packets",
+    "link_received_octets",
+    "link_bad_datagram",
     "slow",
-    "dropped_slow_full",
-    "dropped_bad_datagram",
-    "dropped_by_engine",
-    "dropped_device_full",
-    "dropped_device_error",
-    "link_errors",
+    "slow_lost",
+    "engine_dropped_in",
+    "device_full",
+    "device_down",
+    "device_refused",
+    "device_written_packets",
+    "device_written_octets",
+    "device_write_calls",
 ];
 
 #[cfg(test)]
@@ -118,12 +120,12 @@ mod tests {
     #[test]
     fn a_batch_is_added_once() {
         let (counts, mut batch) = (Counts::<{ outward::ALL }>::default(), [0; outward::ALL]);
-        batch[outward::DROPPED_UNREACHABLE] = 7;
+        batch[outward::UNREACHABLE] = 7;
         counts.add(&mut batch);
         counts.add(&mut batch);
         let all = counts.all(&OUTWARD);
-        assert_eq!(all[outward::DROPPED_UNREACHABLE], ("dropped_unreachable", 7));
+        assert_eq!(all[outward::UNREACHABLE], ("link_unreachable", 7));
         assert_eq!(all.iter().map(|(_, count)| count).sum::<u64>(), 7);
-        assert_eq!((OUTWARD[outward::DEVICE_ERRORS], INWARD[inward::LINK_ERRORS]), ("device_errors", "link_errors"));
+        assert_eq!((OUTWARD[outward::SENDS], INWARD[inward::WRITES]), ("link_send_calls", "device_write_calls"));
     }
 }

@@ -52,7 +52,7 @@ impl LinkEnd {
         self.kind.is_udp() == outer.in_udp
             && self.kind.is_ipv6() == outer.destination.is_ipv6()
             && (!outer.in_udp || self.port == outer.source.port())
-            && (self.local.is_unspecified() || self.local == outer.source.ip())
+            && (self.local.is_unspecified() || outer.source.ip().is_unspecified() || self.local == outer.source.ip())
     }
 }
 

@@ -9,8 +9,8 @@ use wesper_core::selectors::Way;
 
 use crate::Shared;
 use crate::counters::inward::{
-    ALL, BATCHES, DROPPED_BAD_DATAGRAM, DROPPED_BY_ENGINE, DROPPED_DEVICE_ERROR, DROPPED_DEVICE_FULL,
-    DROPPED_SLOW_FULL, LINK_ERRORS, OCTETS, PACKETS, RECEIVES, SLOW, WRITES, WRITTEN_OCTETS, WRITTEN_PACKETS,
+    ALL, BAD_DATAGRAM, BATCHES, BY_ENGINE, DEVICE_DOWN, DEVICE_FULL, DEVICE_REFUSED, OCTETS, PACKETS, RECEIVE_ERRORS,
+    RECEIVES, SLOW, SLOW_LOST, WRITES, WRITTEN_OCTETS, WRITTEN_PACKETS,
 };
 use crate::device::Device;
 use crate::group::LinkKind;
@@ -88,7 +88,7 @@ impl<'a> Inward<'a> {
                     }
                 }
                 Err(_) => {
-                    self.counts[LINK_ERRORS] += 1;
+                    self.counts[RECEIVE_ERRORS] += 1;
                     self.shared.inward.add(&mut self.counts);
                     // An ICMP error is told once; what stays is no reason to keep a core busy.
                     if sys::wait(None, stop, 1)?.stop {
@@ -112,7 +112,7 @@ impl<'a> Inward<'a> {
                 let Some(front) = front_of(link, &arrival).filter(|_| !arrival.is_truncated) else {
                     opener.counts[PACKETS] += 1;
                     opener.counts[OCTETS] += arrival.octets as u64;
-                    opener.counts[DROPPED_BAD_DATAGRAM] += 1;
+                    opener.counts[BAD_DATAGRAM] += 1;
                     continue;
                 };
                 let size = if arrival.told.segment == 0 { arrival.octets } else { arrival.told.segment };
@@ -197,14 +197,17 @@ impl Opener<'_> {
         if let Some(front) = front {
             let place = self.buf.get_mut(start..datagram.at).unwrap_or_default();
             if !front.write(place, datagram.len) {
-                self.counts[DROPPED_BAD_DATAGRAM] += 1;
+                self.counts[BAD_DATAGRAM] += 1;
                 return None;
             }
             // IKE, or another protocol that shares the port (RFC 3948 §2.2): the engine counts what it is given.
             if front.is_udp() && datagram.of(self.buf).starts_with(&[0; 4]) {
                 let packet = self.buf.get(start..start + len).unwrap_or_default();
+                if self.tapped {
+                    self.shared.tap.see(self.now, Way::Inbound, false, packet, None);
+                }
                 let taken = self.shared.slow.push(Way::Inbound, packet);
-                self.counts[if taken { SLOW } else { DROPPED_SLOW_FULL }] += 1;
+                self.counts[if taken { SLOW } else { SLOW_LOST }] += 1;
                 return None;
             }
         }
@@ -222,7 +225,7 @@ impl Opener<'_> {
                 Some(packet)
             }
             Err(_) => {
-                self.counts[DROPPED_BY_ENGINE] += 1;
+                self.counts[BY_ENGINE] += 1;
                 None
             }
         }
@@ -237,16 +240,21 @@ impl Opener<'_> {
 }
 
 fn count_written(counts: &mut [u64; ALL], written: io::Result<()>, packets: usize, octets: usize) {
-    let packets = packets as u64;
     match written {
         Ok(()) => {
-            counts[WRITTEN_PACKETS] += packets;
+            counts[WRITTEN_PACKETS] += packets as u64;
             counts[WRITTEN_OCTETS] += octets as u64;
             counts[WRITES] += 1;
         }
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM)) => {
-            counts[DROPPED_DEVICE_FULL] += packets;
-        }
-        Err(_) => counts[DROPPED_DEVICE_ERROR] += packets,
+        Err(error) => counts[loss_of(&error)] += packets as u64,
+    }
+}
+
+/// The counter of a packet that the device did not take.
+pub(crate) fn loss_of(error: &io::Error) -> usize {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DEVICE_FULL,
+        Some(libc::EIO | libc::ENETDOWN | libc::ENXIO) => DEVICE_DOWN,
+        _ => DEVICE_REFUSED,
     }
 }

@@ -25,14 +25,16 @@ pub mod vnet;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wesper_core::engine::Engine;
+use wesper_core::selectors::Way;
 
-use crate::counters::Counts;
+use crate::counters::{self as counted, Counts, INWARD, OUTWARD};
 use crate::device::Device;
 use crate::group::{Groups, LinkEnd};
 use crate::inward::Inward;
@@ -54,11 +56,12 @@ pub struct Shared {
     /// Copies for captures.
     pub tap: Tap,
     /// What the outward workers have counted.
-    pub outward: Counts<{ counters::outward::ALL }>,
+    pub outward: Counts<{ counted::outward::ALL }>,
     /// What the inward workers have counted.
-    pub inward: Counts<{ counters::inward::ALL }>,
+    pub inward: Counts<{ counted::inward::ALL }>,
     stop_outward: Stop,
     stop_inward: Stop,
+    has_died: AtomicBool,
 }
 
 /// Tells threads to end, also those that wait.
@@ -100,20 +103,41 @@ impl Shared {
         &self.links
     }
 
-    /// Sends a packet that an engine has made; false if it did not go.
-    pub fn send(&self, packet: &[u8]) -> bool {
+    /// Sends a packet that an engine has made. None, or the name of the count that says why it did not go.
+    pub fn send(&self, packet: &[u8]) -> Option<&'static str> {
         let mut groups = Groups::default();
-        let mut counts = [0; counters::outward::ALL];
-        if groups.push(packet, Piece { at: 0, len: packet.len() }, &self.ends, |_| false) {
-            send_groups(&self.links, packet, &groups, &mut Outlet::default(), &mut counts);
+        let mut counts = [0; counted::outward::ALL];
+        if !groups.push(packet, Piece { at: 0, len: packet.len() }, &self.ends, |_| false) {
+            return Some(OUTWARD[counted::outward::UNREACHABLE]);
         }
-        counts[counters::outward::SENT_PACKETS] > 0
+        send_groups(&self.links, packet, &groups, &mut Outlet::default(), &mut counts);
+        self.see_rare(Way::Outbound, false, packet);
+        [counted::outward::UNREACHABLE, counted::outward::LINK_FULL, counted::outward::TOO_BIG]
+            .into_iter()
+            .find(|place| counts[*place] > 0)
+            .map(|place| OUTWARD[place])
     }
 
-    /// Writes a plain packet to the device; false if it did not go.
-    pub fn write(&self, packet: &[u8]) -> bool {
+    /// Writes a plain packet to the device. None, or the name of the count that says why it did not go.
+    pub fn write(&self, packet: &[u8]) -> Option<&'static str> {
         let whole = [Piece { at: 0, len: packet.len() }];
-        self.devices.first().is_some_and(|device| device.write(Vnet::default(), &[], packet, &whole).is_ok())
+        self.see_rare(Way::Inbound, true, packet);
+        match self.devices.first().map(|device| device.write(Vnet::default(), &[], packet, &whole)) {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(INWARD[inward::loss_of(&error)]),
+            None => Some(INWARD[counted::inward::DEVICE_DOWN]),
+        }
+    }
+
+    /// Says whether a worker has ended though nobody told it to.
+    pub fn has_died(&self) -> bool {
+        self.has_died.load(Ordering::Relaxed)
+    }
+
+    fn see_rare(&self, way: Way, is_inner: bool, packet: &[u8]) {
+        if self.tap.is_open() {
+            self.tap.see(sys::now(), way, is_inner, packet, None);
+        }
     }
 }
 
@@ -138,6 +162,7 @@ impl Dataplane {
             inward: Counts::default(),
             stop_outward: Stop::new()?,
             stop_inward: Stop::new()?,
+            has_died: AtomicBool::new(false),
         };
         Ok(Self { shared: Arc::new(shared), outward: Vec::new(), inward: Vec::new() })
     }
@@ -174,7 +199,15 @@ impl Dataplane {
         work: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static,
     ) -> io::Result<JoinHandle<io::Result<()>>> {
         let shared = Arc::clone(&self.shared);
-        std::thread::Builder::new().name(name).spawn(move || work(&shared))
+        std::thread::Builder::new().name(name).spawn(move || {
+            let result = catch_unwind(AssertUnwindSafe(|| work(&shared)))
+                .unwrap_or_else(|_| Err(io::Error::other("a worker has panicked")));
+            if result.is_err() {
+                shared.has_died.store(true, Ordering::Relaxed);
+                shared.slow.wake();
+            }
+            result
+        })
     }
 
     /// Ends the outward workers, lets the inward ones go on for `drain`, ends them too, and waits for all.

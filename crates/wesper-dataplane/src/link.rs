@@ -6,13 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::ancillary::{self, ADDRESS, CONTROL, Control, Writer};
-use crate::counters::outward::{ALL, DROPPED_LINK_FULL, DROPPED_TOO_LONG, DROPPED_UNREACHABLE};
+use crate::counters::outward::{ALL, LINK_FULL, TOO_BIG, UNREACHABLE};
 use crate::counters::outward::{SENDS, SENT_OCTETS, SENT_PACKETS};
 use crate::group::{Group, Groups, LinkEnd, LinkKind};
 use crate::sys::{self, Message, Outlet};
 
-/// include/uapi/linux/in6.h, which not every libc crate has.
-const IPV6_HDRINCL: i32 = 36;
 const UNKNOWN: u8 = 0;
 const MAY_BE_CUT: u8 = 1;
 const NOT_TO_BE_CUT: u8 = 2;
@@ -32,28 +30,10 @@ pub struct Link {
 impl Link {
     /// Takes a socket over: a copy of its descriptor.
     ///
-    /// offloads: try UDP_SEGMENT and UDP_GRO. Sets what the workers need to be told of a datagram.
+    /// The socket tells of each datagram its traffic class, hop limit and destination (`tunnel/link.py:open_link`).
+    /// offloads: try UDP_SEGMENT and UDP_GRO.
     pub fn new(fd: RawFd, end: LinkEnd, offloads: bool) -> io::Result<Self> {
         let fd = sys::duplicate(fd)?;
-        let on = |level, option| sys::set_option(fd.as_fd(), level, option, 1);
-        if end.kind.is_ipv6() {
-            on(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)?;
-            on(libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)?;
-            on(libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT)?;
-        } else {
-            on(libc::IPPROTO_IP, libc::IP_PKTINFO)?;
-            on(libc::IPPROTO_IP, libc::IP_RECVTOS)?;
-            on(libc::IPPROTO_IP, libc::IP_RECVTTL)?;
-        }
-        match end.kind {
-            LinkKind::Raw4 => on(libc::IPPROTO_IP, libc::IP_HDRINCL)?,
-            LinkKind::Raw6 => on(libc::IPPROTO_IPV6, IPV6_HDRINCL)?,
-            // IPv6 datagrams are never cut, whatever this host believes of the path: the engine knows its MTU.
-            LinkKind::Udp6 => {
-                sys::set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
-            }
-            LinkKind::Udp4 => (),
-        }
         let offloads = offloads && end.kind.is_udp();
         let segmentation = offloads && sys::has_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_SEGMENT);
         let coalescing = end.kind.is_udp()
@@ -112,7 +92,7 @@ impl Link {
             if limit > 0 {
                 writer.push(level, limit_kind, &limit.to_ne_bytes());
             }
-            if self.end.local.is_unspecified() {
+            if self.end.local.is_unspecified() && !outer.source.ip().is_unspecified() {
                 push_source(&mut writer, outer.source);
             }
             if group.pieces.len() > 1 {
@@ -178,7 +158,7 @@ fn send_run(link: &Link, groups: &[Group], parts: &[IoSlice<'_>], outlet: &mut O
                 if group.pieces.len() > 1 && is_of_segmentation(&error) {
                     send_singly(link, group, parts, outlet, counts, &error);
                 } else {
-                    counts[drop_of(&error)] += group.pieces.len() as u64;
+                    counts[loss_of(&error)] += group.pieces.len() as u64;
                 }
                 done += 1;
                 refused = false;
@@ -207,7 +187,7 @@ fn send_singly(
         let part = parts.get(place..place + 1).unwrap_or_default();
         match outlet.send(link.fd(), &mut [link.message(&single)], part) {
             Ok(_) => count_sent(&single, counts),
-            Err(error) => counts[drop_of(&error)] += 1,
+            Err(error) => counts[loss_of(&error)] += 1,
         }
     }
 }
@@ -230,10 +210,11 @@ fn is_of_segmentation(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
 }
 
-fn drop_of(error: &io::Error) -> usize {
+/// The counter of a packet that a socket did not take.
+fn loss_of(error: &io::Error) -> usize {
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => DROPPED_LINK_FULL,
-        Some(libc::EMSGSIZE) => DROPPED_TOO_LONG,
-        _ => DROPPED_UNREACHABLE,
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) => LINK_FULL,
+        Some(libc::EMSGSIZE) => TOO_BIG,
+        _ => UNREACHABLE,
     }
 }

@@ -9,8 +9,7 @@ use wesper_core::sender::{HEADROOM, Route, Sender, TAILROOM};
 
 use crate::Shared;
 use crate::counters::outward::{
-    ALL, BATCHES, DEVICE_ERRORS, DROPPED_BAD_OFFLOAD, DROPPED_BY_ENGINE, DROPPED_NO_LINK, DROPPED_SLOW_FULL, OCTETS,
-    PACKETS, READS, SLOW,
+    ALL, BAD_OFFLOAD, BATCHES, BY_ENGINE, NOT_IP, OCTETS, PACKETS, READ_ERRORS, READS, SLOW, SLOW_LOST, UNREACHABLE,
 };
 use crate::cut::{Cut, complete_checksum};
 use crate::device::{Device, Got, READ_ROOM};
@@ -109,14 +108,17 @@ impl<'a> Outward<'a> {
         while packets < READ_PACKETS && at + READ_ROOM <= self.read.len() {
             match self.device.read(&mut self.read, at) {
                 Ok(Got::Nothing) => break,
-                Ok(Got::Other) => reads += 1,
+                Ok(Got::Other) => {
+                    self.counts[NOT_IP] += 1;
+                    reads += 1;
+                }
                 Ok(Got::Packet(place, vnet)) => {
                     reads += 1;
                     at = place.end;
                     packets += self.take(place, vnet);
                 }
                 Err(_) => {
-                    self.counts[DEVICE_ERRORS] += 1;
+                    self.counts[READ_ERRORS] += 1;
                     self.shared.outward.add(&mut self.counts);
                     break;
                 }
@@ -137,7 +139,7 @@ impl<'a> Outward<'a> {
         let Ok(cut) = planned else {
             self.counts[PACKETS] += 1;
             self.counts[OCTETS] += place.len() as u64;
-            self.counts[DROPPED_BAD_OFFLOAD] += 1;
+            self.counts[BAD_OFFLOAD] += 1;
             return 1;
         };
         let item = Item { place, cut, next: 0 };
@@ -194,7 +196,7 @@ impl<'a> Outward<'a> {
                     if groups.push(arena, sealed, ends, segmentation) {
                         at = (sealed.at + sealed.len).next_multiple_of(ALIGNMENT);
                     } else {
-                        counts[DROPPED_NO_LINK] += 1;
+                        counts[UNREACHABLE] += 1;
                     }
                 }
                 items.pop_front();
@@ -219,14 +221,14 @@ fn seal(
             match sender.encapsulate(sa, arena, inner.at, inner.len, now) {
                 Ok(sealed) => Some(Piece { at: sealed.start, len: sealed.len }),
                 Err(_) => {
-                    counts[DROPPED_BY_ENGINE] += 1;
+                    counts[BY_ENGINE] += 1;
                     None
                 }
             }
         }
         _ => {
             let taken = shared.slow.push(Way::Outbound, inner.of(arena));
-            counts[if taken { SLOW } else { DROPPED_SLOW_FULL }] += 1;
+            counts[if taken { SLOW } else { SLOW_LOST }] += 1;
             None
         }
     }

@@ -54,6 +54,11 @@ impl Slow {
         mem::take(&mut queue.packets)
     }
 
+    /// Makes whoever waits for packets look, though none is there.
+    pub(crate) fn wake(&self) {
+        sys::ring(&self.event);
+    }
+
     /// Can be read while there are packets.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.event.as_fd()

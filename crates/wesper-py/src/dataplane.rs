@@ -23,8 +23,6 @@ type DeviceParts = (RawFd, bool, Option<[u8; 12]>, bool);
 type LinkParts = (String, RawFd, IpAddr, u16);
 /// Nanoseconds, outbound, inner, octets before it was cut, octets, code of the drop or 0.
 type SeenParts<'py> = (u64, bool, bool, usize, Bound<'py, PyBytes>, u8);
-/// Names and numbers.
-type Counts = Vec<(&'static str, u64)>;
 
 /// The workers of one interface. `wesper.tunnel.native_loop` makes a loop of it.
 #[pyclass(frozen, module = "wesper._native")]
@@ -69,9 +67,14 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Counters outward and inward.
-    fn counts(&self) -> (Counts, Counts) {
-        (self.shared.outward.all(&OUTWARD), self.shared.inward.all(&INWARD))
+    /// What has been counted; a name may come outward and inward.
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        [self.shared.outward.all(&OUTWARD), self.shared.inward.all(&INWARD)].concat()
+    }
+
+    /// Whether a worker has ended though nobody told it to; `stop` says why.
+    fn has_died(&self) -> bool {
+        self.shared.has_died()
     }
 
     /// Of each link: whether the kernel cuts messages into datagrams, and puts datagrams together.
@@ -91,11 +94,11 @@ impl Dataplane {
         packets.map(|(way, packet)| (way == Way::Outbound, PyBytes::new(py, &packet))).collect()
     }
 
-    fn send(&self, packet: &[u8]) -> bool {
+    fn send(&self, packet: &[u8]) -> Option<&'static str> {
         self.shared.send(packet)
     }
 
-    fn write(&self, packet: &[u8]) -> bool {
+    fn write(&self, packet: &[u8]) -> Option<&'static str> {
         self.shared.write(packet)
     }
 
