@@ -1,4 +1,4 @@
-"""The native engine's extension module.   Only `engine/native.py` and the benchmark import it."""
+"""The native engine's extension module.   Only `engine/native.py`, `tunnel/native_loop.py` and the benchmark use it."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address

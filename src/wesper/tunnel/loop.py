@@ -33,7 +33,9 @@ COUNTS: Final[Mapping[str, str]] = {
     "device_full": "lost: this host takes packets more slowly than they come",
     "device_down": "lost: somebody has set the interface down",
     "device_refused": "lost: the kernel refused to take the packet",
+    "device_bad_offload": "lost: a super-packet that its own headers contradict",
     "device_not_ip": "frames from the device that are neither IPv4 nor IPv6",
+    "link_bad_datagram": "lost: longer than a packet, or from nowhere",
     "link_full": "lost: the unprotected side takes packets more slowly than they come",
     "link_too_big": "lost: larger than the MTU of the interface on the way out",
     "link_unreachable": "lost: no route, address or socket to send it from",
@@ -75,8 +77,7 @@ class Tapped(NamedTuple):
 class Loop(ABC):
     """Carries packets until it is stopped.
 
-    engine, device, links: the caller's; it closes the latter two, after `stop`.   addresses: of the device, which speak
-    in ICMP messages to this host.
+    engine, device, links: the caller's; it closes the latter two, after `stop`.   addresses: of the device.
     All methods are called from one thread, the daemon's; a loop may have threads of its own, which touch no Python.
     Time is `time.monotonic_ns()`, for the engine too.
     """
@@ -187,10 +188,9 @@ class Loop(ABC):
 
     def _answer_too_big(self, packet: bytes, mtu: int) -> None:
         version = packet[0] >> 4
-        # Without an address of its own of that version the interface speaks as the packet's destination.
+        # What comes from an address of this host's own is a martian to it: the packet's destination speaks.
         behind = packet[16:20] if version == 4 else packet[24:40]
-        speaker = next((each for each in self.addresses if each.version == version), ip_address(behind))
-        message = icmp.packet_too_big(packet, mtu, speaker)
+        message = icmp.packet_too_big(packet, mtu, ip_address(behind))
         if message is not None:
             self.counted["icmp_too_big"] += 1
             self.deliver(message)
