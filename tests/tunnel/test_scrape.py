@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import threading
 import urllib.error
@@ -85,22 +85,34 @@ def test_what_is_no_place_is_told(text: str) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[ScrapeServer]:
+def selector() -> Iterator[selectors.BaseSelector]:
+    """Return what a daemon's loop waits with."""
+    with selectors.DefaultSelector() as selector:
+        yield selector
+
+
+def serve(selector: selectors.BaseSelector, seconds: float = 0.0) -> None:
+    """Call what has something to read."""
+    for key, _ in selector.select(seconds):
+        key.data()
+
+
+@pytest.fixture
+def server(selector: selectors.BaseSelector) -> Iterator[ScrapeServer]:
     """Return a server that a thread looks after."""
-    server = ScrapeServer("127.0.0.1:0", collect)
+    server = ScrapeServer("127.0.0.1:0", collect, selector)
     stop = threading.Event()
 
-    def serve() -> None:
+    def run() -> None:
         while not stop.is_set():
-            calls = server.watch()
-            for descriptor in select.select(list(calls), [], [], 0.01)[0]:
-                calls[descriptor]()
+            serve(selector, 0.01)
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=run)
     thread.start()
     yield server
     stop.set()
     thread.join()
+    server.close()
     server.close()
 
 
@@ -109,31 +121,40 @@ def test_a_scraper_gets_its_metrics(server: ScrapeServer) -> None:
     with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10) as response:
         assert response.read() == BODY
         assert response.headers["Content-Type"] == CONTENT_TYPE
-    with pytest.raises(urllib.error.HTTPError, match="404"):
+    with pytest.raises(urllib.error.HTTPError, match="404") as failure:
         urllib.request.urlopen(f"http://{host}:{port}/", timeout=10)
+    failure.value.close()
 
 
-def test_those_who_say_nothing_do_not_keep_others_out_for_ever() -> None:
-    server = ScrapeServer("127.0.0.1:0", collect)
-    silent = [socket.create_connection(server.address) for _ in range(MAX_CONNECTIONS)]
-    for _ in silent:
-        (accept,) = [call for descriptor, call in server.watch().items() if descriptor == next(iter(server.watch()))]
-        accept()
-    assert len(server.watch()) == MAX_CONNECTIONS, "the listener waits"
-    server.expire(1)
-    server.expire(PATIENCE_NS)
-    assert len(server.watch()) == MAX_CONNECTIONS
-    server.expire(1 + PATIENCE_NS)
-    assert len(server.watch()) == 1, "only the listener is left"
+def test_those_who_say_nothing_are_bounded_in_number_and_time(selector: selectors.BaseSelector) -> None:
+    server = ScrapeServer("127.0.0.1:0", collect, selector)
+
+    def connect() -> socket.socket:
+        connection = socket.create_connection(server.address, timeout=10)
+        serve(selector, 10)
+        return connection
+
+    silent = [connect() for _ in range(MAX_CONNECTIONS)]
+    one_more = connect()
+    assert one_more.recv(1) == b"", "it was let go at once"
+    server.tend(1)
+    server.tend(PATIENCE_NS)
+    assert len(selector.get_map()) == MAX_CONNECTIONS + 1
+    server.tend(1 + PATIENCE_NS)
+    assert len(selector.get_map()) == 1, "only the listener is left"
+    late = connect()
+    late.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+    serve(selector, 10)
+    assert late.recv(100).startswith(b"HTTP/1.1 200 OK")
     server.close()
-    server.close()
-    for each in silent:
+    assert len(selector.get_map()) == 0
+    for each in (*silent, one_more, late):
         each.close()
 
 
-def test_a_port_that_is_taken_is_told() -> None:
-    server = ScrapeServer("127.0.0.1:0", collect)
+def test_a_port_that_is_taken_is_told(selector: selectors.BaseSelector) -> None:
+    server = ScrapeServer("127.0.0.1:0", collect, selector)
     host, port = server.address
     with pytest.raises(ScrapeFailed, match="metrics can't listen on"):
-        ScrapeServer(f"{host}:{port}", collect)
+        ScrapeServer(f"{host}:{port}", collect, selector)
     server.close()

@@ -6,8 +6,10 @@ and time, and gets a status that says so.
 
 from __future__ import annotations
 
+import contextlib
+import selectors
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
@@ -65,22 +67,23 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 class ScrapeServer:
-    """Listens, and answers.   Driven from outside: wait for `watch`, call what it says, and `expire` now and then.
+    """Listens, and answers, for a daemon's own loop.
 
-    listen: as `parse_listen` takes it.   collect: makes what /metrics shows.   Raises ConfigError, ScrapeFailed.
+    listen: as `parse_listen` takes it.   collect: makes what /metrics shows.   selector: whose data are functions to
+    call.   Raises ConfigError, ScrapeFailed.
     """
 
-    def __init__(self, listen: str, collect: Callable[[], bytes]) -> None:
+    def __init__(self, listen: str, collect: Callable[[], bytes], selector: selectors.BaseSelector) -> None:
         host, port = parse_listen(listen)
-        self._collect = collect
-        self._waiting: dict[socket.socket, tuple[bytes, int]] = {}
-        self._now = 0
+        self._collect, self._selector = collect, selector
+        self._waiting: dict[socket.socket, tuple[bytes, int | None]] = {}
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             self._listener = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
         except OSError as error:
             raise ScrapeFailed(f"metrics can't listen on {listen}: {error.strerror}") from None
         self._listener.setblocking(False)
+        selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -88,38 +91,34 @@ class ScrapeServer:
         host, port, *_ = self._listener.getsockname()
         return host, port
 
-    def watch(self) -> Mapping[int, Callable[[], None]]:
-        """Return the descriptors to wait for (readable) and what to call then."""
-        calls: dict[int, Callable[[], None]] = {}
-        if len(self._waiting) < MAX_CONNECTIONS:
-            calls[self._listener.fileno()] = self._accept
-        for connection in self._waiting:
-            calls[connection.fileno()] = lambda connection=connection: self._read(connection)  # type: ignore[misc]
-        return calls
-
-    def expire(self, now: int) -> None:
+    def tend(self, now: int) -> None:
         """Close connections that have said nothing whole for too long.   now: nanoseconds of any clock."""
-        self._now = now
-        for connection, (_, until) in list(self._waiting.items()):
-            if until and now >= until:
+        for connection, (so_far, until) in list(self._waiting.items()):
+            if until is None:
+                self._waiting[connection] = so_far, now + PATIENCE_NS
+            elif now >= until:
                 self._close(connection)
-            elif not until:
-                self._waiting[connection] = self._waiting[connection][0], now + PATIENCE_NS
 
     def close(self) -> None:
         """Listen no more.   Does nothing the second time."""
         for connection in list(self._waiting):
             self._close(connection)
-        self._listener.close()
+        if self._listener.fileno() >= 0:
+            self._selector.unregister(self._listener)
+            self._listener.close()
 
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except OSError:  # it has gone again, or there are no descriptors left
             return
+        if len(self._waiting) >= MAX_CONNECTIONS:
+            connection.close()
+            return
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        self._waiting[connection] = b"", 0
+        self._waiting[connection] = b"", None
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._read(connection))
 
     def _read(self, connection: socket.socket) -> None:
         so_far, until = self._waiting[connection]
@@ -136,16 +135,15 @@ class ScrapeServer:
         if response is None:
             self._waiting[connection] = so_far + more, until
             return
-        try:
-            # What the buffer does not take is lost: nobody waits for a scraper that does not read.
+        # What the buffer does not take is lost: nobody waits for a scraper that does not read.
+        with contextlib.suppress(OSError):
             connection.send(response)
             connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
         self._close(connection)
 
     def _close(self, connection: socket.socket) -> None:
         del self._waiting[connection]
+        self._selector.unregister(connection)
         connection.close()
 
 
