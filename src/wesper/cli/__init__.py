@@ -27,9 +27,16 @@ app = App(
 _pcap = App(name="pcap", help="Encrypt, decrypt and describe capture files.")
 _vectors = App(name="vectors", help="Run vector files.")
 _lab = App(name="lab", help="Run labs of hosts, routers and links, without privilege.")
-for group in (_pcap, _vectors, _lab):
+_kernel = App(name="kernel", help="Make and boot real Linux kernels, without privilege.")
+for group in (_pcap, _vectors, _lab, _kernel):
     app.command(group)
 
+app.command("wesper.cli.tunnel:up")
+app.command("wesper.cli.tunnel:down")
+app.command("wesper.cli.tunnel:reload")
+app.command("wesper.cli.tunnel:status")
+app.command("wesper.cli.tunnel:check")
+app.command("wesper.cli.tunnel:keygen")
 app.command("wesper.cli.dissect:dissect")
 app.command("wesper.cli.bench:bench")
 app.command("wesper.cli.demo:demo")
@@ -46,6 +53,10 @@ _lab.command("wesper.cli.lab:execute", name="exec")
 _lab.command("wesper.cli.lab:list_", name="list")
 _lab.command("wesper.cli.lab:show")
 _lab.command("wesper.cli.lab:set_", name="set")
+_kernel.command("wesper.cli.kernel:list_", name="list")
+_kernel.command("wesper.cli.kernel:build")
+_kernel.command("wesper.cli.kernel:boot")
+_kernel.command("wesper.cli.kernel:run")
 
 
 def main(arguments: list[str] | None = None) -> None:

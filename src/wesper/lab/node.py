@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from ipaddress import ip_interface
 from pathlib import Path
-from socket import AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_RAW
+from socket import AF_INET, AF_NETLINK, AF_PACKET, SO_RCVBUF, SOCK_DGRAM, SOCK_RAW, SOL_SOCKET
 from socket import socket as Socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +19,7 @@ from .capture import RING_OCTETS, SNAP_OCTETS, LabCapture
 from .echo import ping
 from .masquerade import forget_flows
 from .netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Address, Netlink, NetlinkError
+from .rings import ETH_P_ALL
 from .routes import Network, Route
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from .link import Link
 
 T = TypeVar("T")
+# include/uapi/linux/if_packet.h, asm-generic/socket.h
+_SOL_PACKET, _PACKET_IGNORE_OUTGOING, _SO_RCVBUFFORCE = 263, 23, 33
+_FRAMES_OCTETS = 4 << 20
 _QUIET = {
     # Answers at once, of every kind, and no chatter on the wires.
     "net/ipv4/icmp_ratelimit": "0",
@@ -63,6 +67,23 @@ class Interface:
             if address.version == version:
                 return str(address.ip)
         raise ConfigError(f"{self} has no IPv{version} address", key="addresses")
+
+    def frames(self) -> Socket:
+        """Return a packet socket that is this end of the wire: what it reads has come in here, what is written leaves.
+
+        For a guest whose network card this is to be (`wesper.kernel.Guest`), or a test's own frames. The node should
+        have no address here then, so that its kernel answers nothing; on a plain link the far end's `offloads` must be
+        off, or its frames are neither cut nor summed.   The caller closes it.
+        """
+        opened = self.node.socket(AF_PACKET, SOCK_RAW)
+        try:
+            opened.setsockopt(SOL_SOCKET, _SO_RCVBUFFORCE if os.geteuid() == 0 else SO_RCVBUF, _FRAMES_OCTETS)
+            opened.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+            opened.bind((self.name, ETH_P_ALL))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     def is_ready(self) -> bool:
         """Tell whether this end has a carrier and takes packets to its addresses."""
