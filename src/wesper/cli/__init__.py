@@ -31,6 +31,12 @@ _kernel = App(name="kernel", help="Make and boot real Linux kernels, without pri
 for group in (_pcap, _vectors, _lab, _kernel):
     app.command(group)
 
+app.command("wesper.cli.tunnel:up")
+app.command("wesper.cli.tunnel:down")
+app.command("wesper.cli.tunnel:reload")
+app.command("wesper.cli.tunnel:status")
+app.command("wesper.cli.tunnel:check")
+app.command("wesper.cli.tunnel:keygen")
 app.command("wesper.cli.dissect:dissect")
 app.command("wesper.cli.bench:bench")
 app.command("wesper.cli.demo:demo")

@@ -28,7 +28,8 @@ _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEE
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE, _RTAX_MTU = 1, 4, 5, 7, 8, 15, 2
-_FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK, _FR_ACT_TO_TBL, _FIB_RULE_INVERT = 6, 10, 15, 16, 1, 2
+_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK = 6, 10, 14, 15, 16
+_FR_ACT_TO_TBL, _FIB_RULE_INVERT = 1, 2
 RT_TABLE_UNSPEC, RT_TABLE_MAIN = 0, 254
 _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 4, 1, 2
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE = 0, 253, 255
@@ -250,23 +251,29 @@ class Netlink:
         family = socket.AF_INET if rule.version == 4 else socket.AF_INET6
         inverted = _FIB_RULE_INVERT if rule.inverted else 0
         body = struct.pack("BBBBBBBBI", family, 0, 0, 0, RT_TABLE_UNSPEC, 0, 0, _FR_ACT_TO_TBL, inverted)
-        for number, value in (
-            (_FRA_PRIORITY, rule.priority), (_FRA_FWMARK, rule.mark), (_FRA_FWMASK, 0xFFFFFFFF),
-            (_FRA_TABLE, rule.table),
-        ):  # fmt: skip
+        values = [(_FRA_PRIORITY, rule.priority), (_FRA_TABLE, rule.table)]
+        if rule.mark:
+            values += [(_FRA_FWMARK, rule.mark), (_FRA_FWMASK, 0xFFFFFFFF)]
+        if rule.suppress is not None:
+            values.append((_FRA_SUPPRESS_PREFIXLEN, rule.suppress))
+        for number, value in values:
             body += attribute(number, struct.pack("I", value))
         self.request(f"rule {rule.priority}", kind, flags, body)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What has a mark, or, inverted, what has it not, is looked up in a table (`ip rule`)."""
+    """What has a mark, or, inverted, what has it not, is looked up in a table (`ip rule`).   mark: 0: all packets.
+
+    suppress: routes with prefixes of at most this length are passed over.
+    """
 
     version: int
     priority: int
     mark: int
     table: int
     inverted: bool = False
+    suppress: int | None = None
 
 
 def _veth_end(name: str, mac: bytes, mtu: int) -> bytes:

@@ -32,7 +32,7 @@ def load_keys(path: Path | str) -> list[StaticSA]:
 
 def parse_keys(text: str, form: KeyFormat, path: Path | str, *, key_files: bool = False) -> list[StaticSA]:
     """Read SAs from text.   path: for messages.   key_files: follow `key_file`.   Raises ConfigError."""
-    read_row = _read_row if key_files else None
+    read_row = read_key_row if key_files else None
     sas = read_toml(text, path, read_row) if form == "toml" else read_esp_sa(text, path)
     if not sas:
         raise ConfigError("no SA", path=path, expected="[[sa]] tables, or lines of Wireshark's esp_sa")
@@ -100,7 +100,11 @@ def _read(path: Path) -> str:
         raise ConfigError("not text", path=path, expected="UTF-8") from None
 
 
-def _read_row(path: Path) -> bytes:
+def read_key_row(path: Path) -> bytes:
+    """Return the octets of a file of one SA's key, salt and auth key in a row, in hexadecimal.
+
+    Raises KeyMaterialError if others than its owner may read it, or it is no such file; OSError.
+    """
     text = "".join(_read(path).split())
     try:
         return bytes.fromhex(text.removeprefix("0x"))

@@ -45,6 +45,10 @@ class LineIndex:
             path = _LAST.sub("", path, count=1)
         return None
 
+    def has(self, path: str) -> bool:
+        """Tell whether the text itself has a path."""
+        return path in self._lines
+
     def _enter(self, dotted: str, array: bool) -> str:
         path = ""
         parts = _parts(dotted)

@@ -199,8 +199,7 @@ def _open_veth(netlink: Netlink, name: str, mtu: int, offloads: bool) -> Device:
     packets, namespace = _elsewhere(name)
     try:
         try:
-            # The far end's MTU bounds what can be written; the near one's decides how long this host's packets are.
-            netlink.add_veth(name, _NEAR_MAC, "far", _FAR_MAC, namespace, mtu)
+            netlink.add_veth(name, _NEAR_MAC, "far", _FAR_MAC, namespace, 65535)
         except NetlinkError as error:
             if error.number == errno.EPERM:
                 raise PermissionNeeded("CAP_NET_ADMIN", f"making the interface {name}") from None

@@ -40,13 +40,14 @@ _MAX_OCTETS: Final = 1 << 30
 _NEW_KEYS: Final = "new keys for both ends: `wesper keygen`"
 
 
-def fingerprint(sa: SA) -> bytes:
-    """Return 16 octets that tell a key from all others and do not tell it.
+def fingerprint(sa: SA, direction: Direction | None = None) -> bytes:
+    """Return 16 octets that tell a key, used in one direction, from all others and do not tell it.
 
     Of what makes a nonce unique: suite, key and salt. The SPI is not among it: the same key under another SPI would
-    repeat nonces just as well.
+    repeat nonces just as well. Both ends of a tunnel may run on one host, so sending and receiving are two things.
+    direction: instead of the SA's own.
     """
-    digest = hashlib.sha256(b"wesper key fingerprint 1\0")
+    digest = hashlib.sha256(b"wesper key fingerprint 1\0" + (direction or sa.direction).value.encode() + b"\0")
     for part in (sa.profile.suite.encode(), sa.key, sa.salt, sa.auth_key):
         digest.update(len(part).to_bytes(2, "big") + part)
     return digest.digest()[:16]
@@ -121,12 +122,14 @@ class State:
         seen: set[bytes] = set()
         for sa, title in sas:
             mark = fingerprint(sa)
-            direction = _OUT if sa.direction is Direction.OUT else _IN
+            outbound = sa.direction is Direction.OUT
+            direction = _OUT if outbound else _IN
+            turned = fingerprint(sa, Direction.IN if outbound else Direction.OUT)
             kept, used = self._kept.get(mark), ledger.known.get(mark)
-            if mark in seen:
+            if mark in seen or turned in seen:
                 raise KeyMaterialError(f"{title} has the key of another SA", expected="a key of its own for every SA")
             seen.add(mark)
-            if kept is not None and kept.direction != direction:
+            if turned in self._kept:
                 raise KeyMaterialError(f"{title}: its key was used in the other direction", expected=_NEW_KEYS)
             if mark in self._in_use:
                 continue

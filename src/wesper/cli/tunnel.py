@@ -1,0 +1,285 @@
+"""`wesper up`, `down`, `reload`, `status`, `check` and `keygen`: live tunnels."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import ConfigError, ExitCode
+from ..tunnel import explain as explaining
+from ..tunnel import keygen as keys
+from ..tunnel import service
+from ..tunnel.control import ControlClient, DaemonGone, running
+from ..tunnel.file import TunnelFile, default_run_dir, load_file
+from .packet_view import PIPED_COLUMNS
+
+_Json = Annotated[bool, Parameter(negative=(), show_default=False)]
+_GONE_S = 30.0
+
+
+def up(file: Path, /, *, foreground: bool = False, dry_run: bool = False) -> int:
+    """Bring a tunnel up; returns when it carries packets.
+
+    Parameters
+    ----------
+    file
+        A tunnel file; its name is that of the interface, if it gives no other.
+    foreground
+        Stay, for service managers; events go to standard error.
+    dry_run
+        Say what would be done, and do nothing.
+    """
+    settings = load_file(file)
+    if dry_run:
+        for step in explaining.steps(settings):
+            print(step)
+        return 0
+    if foreground:
+        service.serve(settings, lambda sentence: print(f"{settings.name}: {sentence}", flush=True))
+        return 0
+    process = service.start(settings, lambda sentence: print(f"{settings.name}: {sentence}"))
+    print(f"{settings.name} is up: pid {process}, events in {service.log_path(settings)}")
+    return 0
+
+
+def down(name: str | None = None, /, *, drain_seconds: float = 0.2, run_dir: Path | None = None) -> int:
+    """End a tunnel: no more packets are taken, those on their way are delivered, and what was made is taken away.
+
+    Parameters
+    ----------
+    name
+        Of the interface, or the tunnel file; by default the only one that runs.
+    drain_seconds
+        How long packets from the peer are still taken.
+    run_dir
+        Where its socket is, if the file names another place than the usual one.
+    """
+    path = _socket(name, run_dir)
+    with ControlClient(path) as client:
+        client.ask("down", drain_seconds=drain_seconds)
+        for _ in client.lines():
+            pass  # until it closes the connection, at its end
+    until = time.monotonic() + _GONE_S
+    while path.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    print(f"{path.name.removesuffix('.sock')} is down")
+    return 0
+
+
+def reload(file: Path, /) -> int:
+    """Change a running tunnel to its file as it is now: new SAs beside the old ones, without losing a packet.
+
+    Parameters
+    ----------
+    file
+        The tunnel file.
+    """
+    settings = load_file(file)
+    with ControlClient(settings.run_dir / f"{settings.name}.sock") as client:
+        did = client.ask("reload", path=str(file.absolute()))["did"]
+    for sentence in did or ["nothing has changed"]:
+        print(f"{settings.name}: {sentence}")
+    return 0
+
+
+def status(name: str | None = None, /, *, json: _Json = False, run_dir: Path | None = None) -> int:
+    """Show running tunnels: peers, SAs, and what happened to packets.
+
+    Parameters
+    ----------
+    name
+        Of the interface, or the tunnel file; by default all that run.
+    json
+        Print one JSON object.
+    run_dir
+        Where sockets are, if the file names another place than the usual one.
+    """
+    places = [_socket(name, run_dir)] if name else [_path(each, run_dir) for each in running(run_dir)]
+    found = []
+    for path in places:
+        with ControlClient(path) as client:
+            answer = client.ask("status")
+            del answer["ok"]
+            found.append(answer)
+    if json:
+        print(json_module.dumps(found[0] if name else {"schema": 1, "running": found}, indent=2))
+        return 0
+    if not found:
+        print(f"nothing runs (looked in {run_dir or default_run_dir()})", file=sys.stderr)
+        return ExitCode.IO_TROUBLE
+    for each in found:
+        _print(each)
+    return 0
+
+
+def check(file: Path, /, *, explain: bool = False, json: _Json = False) -> int:
+    """Check a tunnel file and the key files that it names.
+
+    Parameters
+    ----------
+    file
+        The tunnel file.
+    explain
+        Show every setting with its default, what would be done, and the routes that let traffic pass unprotected.
+    json
+        Print one JSON object.
+    """
+    settings = load_file(file)
+    if json:
+        print(json_module.dumps(explaining.as_json(settings), indent=2))
+    elif explain:
+        print(explaining.as_text(settings), end="")
+    else:
+        pairs = sum(len(each.pairs) for each in settings.tunnels)
+        print(f"{file}: interface {settings.name}, {len(settings.tunnels)} tunnel(s), {pairs} pair(s) of SAs: fine")
+    return 0
+
+
+def keygen(
+    one: Path,
+    other: Path,
+    /,
+    *,
+    local: str | None = None,
+    peer: str | None = None,
+    inner: list[str] | None = None,
+    peer_inner: list[str] | None = None,
+    networks: list[str] | None = None,
+    peer_networks: list[str] | None = None,
+    encapsulation: Literal["udp", "none"] = "udp",
+    port: int = 4500,
+    peer_port: int | None = None,
+    suite: str = "aes-gcm-16",
+    mode: Literal["tunnel", "transport", "beet"] = "tunnel",
+    esn: Annotated[bool, Parameter(negative="--no-esn")] = True,
+    name: str | None = None,
+    add: bool = False,
+) -> int:
+    """Write a matching pair of tunnel files with new keys, one for each end; key files are 0600.
+
+    Parameters
+    ----------
+    one
+        File of this end.
+    other
+        File of the other end.
+    local
+        Address of this end, or any: not known to the other, as behind a NAT.
+    peer
+        Address of the other end, or any.
+    inner
+        Addresses of this end inside the tunnel; 10.8.0.1/24 by default.
+    peer_inner
+        Addresses of the other end inside the tunnel; 10.8.0.2/24 by default.
+    networks
+        Networks behind this end.
+    peer_networks
+        Networks behind the other end.
+    encapsulation
+        ESP in UDP, or none: IP protocol 50.
+    port
+        UDP port of this end.
+    peer_port
+        UDP port of the other end, if it is another one.
+    suite
+        Cipher suite.
+    mode
+        What goes inside.
+    esn
+        Extended sequence numbers.
+    name
+        Of the tunnel; the names of the files by default.
+    add
+        Add a pair of SAs to two files that are there; then `wesper reload` on both ends, in any order.
+    """
+    if add:
+        written = keys.add(one, other)
+    else:
+        if local is None or peer is None:
+            raise ConfigError("missing", key="--local" if local is None else "--peer", expected="an address, or any")
+        udp = encapsulation == "udp"
+        inside = mode != "transport"
+        ends = (
+            keys.end(one, local, port if udp else 0, (inner or ["10.8.0.1/24"]) if inside else [], networks or []),
+            keys.end(
+                other,
+                peer,
+                (peer_port or port) if udp else 0,
+                (peer_inner or ["10.8.0.2/24"]) if inside else [],
+                peer_networks or [],
+            ),
+        )
+        stems = (one.name.removesuffix(".toml"), other.name.removesuffix(".toml"))
+        written = keys.make(*ends, name=name or "-".join(stems), suite=suite, mode=mode, esn=esn)
+    for path in written:
+        print(path)
+    verb = "reload" if add else "up"
+    print(
+        f"Take {other.name} and its key files to the other end; then `wesper {verb} {one}` here and `wesper {verb} "
+        f"{other.name}` there.",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _socket(name: str | None, run_dir: Path | None) -> Path:
+    if name is None:
+        names = running(run_dir)
+        if len(names) != 1:
+            where = run_dir or default_run_dir()
+            if not names:
+                raise DaemonGone(f"nothing runs (looked in {where})")
+            raise ConfigError("which one?", key="name", expected=" or ".join(names))
+        name = names[0]
+    if name.endswith(".toml"):
+        settings: TunnelFile = load_file(name)
+        return settings.run_dir / f"{settings.name}.sock"
+    return _path(name, run_dir)
+
+
+def _path(name: str, run_dir: Path | None) -> Path:
+    return (run_dir or default_run_dir()) / f"{name}.sock"
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS, highlight=False)
+    interface = found["interface"]
+    console.print(
+        f"{found['name']}: up for {found['uptime_seconds']:.0f} s, pid {found['pid']}, {found['engine']} engine, "
+        f"{found['loop']} loop; {interface['kind']} {interface['name']}, MTU {interface['mtu']}, "
+        f"{' '.join(interface['addresses']) or 'no address'}"
+    )
+    table = Table("tunnel", "peer", "heard", "SPI out / in", "packets out / in", "octets out / in", "dropped")
+    for tunnel in found["tunnels"]:
+        port = f" port {tunnel['peer_port']}" if tunnel["peer_port"] else ""
+        peer = f"{tunnel['peer'] or 'not heard yet'}{port}"
+        heard = tunnel["heard_seconds_ago"]
+        ago = "never" if heard is None else f"{heard:.0f} s ago"
+        for place, pair in enumerate(tunnel["pairs"]):
+            out, inward = pair["out"], pair["in"]
+            mark = " *" if pair["sending"] else ""
+            table.add_row(
+                *(
+                    (tunnel["name"], peer, f"{ago}{', silent' if tunnel['silent'] else ''}")
+                    if not place
+                    else ("", "", "")
+                ),
+                f"{out['spi']:#010x} / {inward['spi']:#010x}{mark}",
+                f"{out['packets']} / {inward['packets']}",
+                f"{out['octets']} / {inward['octets']}",
+                "\n".join(f"{key} {inward[key]}" for key in ("replay", "integrity_failed") if inward[key]),
+            )
+    console.print(table)
+    losses = {**{k: v for k, v in found["loop_counts"].items() if v and "_packets" not in k and "_octets" not in k}}
+    losses.update(found["drops"])
+    if losses:
+        console.print("counted: " + ", ".join(f"{name} {count}" for name, count in losses.items()))
+    for name, why in found["trouble"].items():
+        console.print(f"trouble: {name}: {why}")

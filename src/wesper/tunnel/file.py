@@ -1,0 +1,601 @@
+"""The tunnel file: TOML in, settings out, every default in one place, every mistake with line and key.
+
+[interface]
+addresses = ["10.8.0.1/24"]
+
+[[tunnel]]
+peer = "198.51.100.7"
+networks = ["10.8.0.2/32", "10.20.0.0/16"]
+
+[[tunnel.sa]]
+spi_out = 0x5a3e0001
+spi_in = 0x5a3e0002
+key_out = "office-1.out.key"
+key_in = "office-1.in.key"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from ..crypto import SUITES
+from ..engine import ENGINES
+from ..engine.interface import split_keys
+from ..errors import ConfigError, KeyMaterialError
+from ..keying.key_file import read_key_row
+from ..keying.static import legacy_word
+from ..keying.strict_toml import read_strict
+from ..keying.toml_lines import LineIndex
+from ..protocols.ip import IPAddress
+from ..sa import (
+    DF,
+    SA,
+    AddressRange,
+    Direction,
+    Inner,
+    Lifetime,
+    Mode,
+    Outer,
+    Profile,
+    Selector,
+    UDPEncapsulation,
+)
+from ..sa.replay import DEFAULT_WINDOW
+from ..wire.udp import IPSEC_NAT_T_PORT
+from .device import DeviceKind
+
+Network = IPv4Network | IPv6Network
+MAX_OCTETS = 16 << 20
+ANY = {4: ipaddress.ip_address("0.0.0.0"), 6: ipaddress.ip_address("::")}
+
+
+class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class InterfaceTable(_Strict):
+    """`[interface]`: the interface of this host, and what runs it."""
+
+    name: str = ""
+    addresses: list[str] = []
+    mtu: int = 0
+    kind: DeviceKind = "auto"
+    engine: Literal["auto", "native", "reference"] = "auto"
+    offloads: Literal["auto", "off"] = "auto"
+    workers: int = 1
+    state_dir: str = ""
+    run_dir: str = ""
+
+
+class LogTable(_Strict):
+    """`[log]`: how events are told, and where.   file: "": standard error, or NAME.log in the run directory."""
+
+    format: Literal["text", "json"] = "text"
+    file: str = ""
+
+
+class MetricsTable(_Strict):
+    """`[metrics]`.   listen: address and port for scrapers; "": none."""
+
+    listen: str = ""
+
+
+class PortsTable(_Strict):
+    """`encapsulation` as a table: ports of UDP."""
+
+    local_port: int = IPSEC_NAT_T_PORT
+    peer_port: int = IPSEC_NAT_T_PORT
+
+
+class InnerTable(_Strict):
+    """`inner`: the pair of addresses inside, of BEET mode; in transport mode those before NAT."""
+
+    local: str
+    peer: str
+
+
+class SelectorTable(_Strict):
+    """`[[tunnel.selectors]]`: one set of traffic."""
+
+    local: list[str] = []
+    peer: list[str] = []
+    protocol: int | None = None
+    local_ports: int | str | None = None
+    peer_ports: int | str | None = None
+
+
+class LifetimeTable(_Strict):
+    """`lifetime`: hard limits of each SA."""
+
+    seconds: int | None = None
+    octets: int | None = None
+    packets: int | None = None
+    idle_seconds: int | None = None
+
+
+class PairTable(_Strict):
+    """`[[tunnel.sa]]`: two SAs, one each way, with their key files."""
+
+    spi_out: int
+    spi_in: int
+    key_out: str
+    key_in: str
+
+
+class TunnelTable(_Strict):
+    """`[[tunnel]]`: one peer."""
+
+    peer: str
+    sa: list[PairTable]
+    name: str = ""
+    local: str = "any"
+    mode: Literal["tunnel", "transport", "beet"] = "tunnel"
+    encapsulation: PortsTable | Literal["udp", "none"] = "udp"
+    suite: str = "aes-gcm-16"
+    networks: list[str] = []
+    selectors: list[SelectorTable] = []
+    routes: bool = True
+    inner: InnerTable | None = None
+    esn: bool = True
+    window: int = DEFAULT_WINDOW
+    dscp: int | Literal["copy"] = "copy"
+    df: Literal["copy", "set", "clear"] = "copy"
+    hop_limit: int = 64
+    pad_to: int = 0
+    path_mtu: int = 0
+    roaming: bool | None = None
+    keepalive: int = 0
+    probe: bool = True
+    lifetime: LifetimeTable = msgspec.field(default_factory=LifetimeTable)
+
+
+class FileTable(_Strict):
+    """The whole file."""
+
+    tunnel: list[TunnelTable]
+    interface: InterfaceTable = msgspec.field(default_factory=InterfaceTable)
+    log: LogTable = msgspec.field(default_factory=LogTable)
+    metrics: MetricsTable = msgspec.field(default_factory=MetricsTable)
+
+
+TABLES: dict[str, type[msgspec.Struct]] = {
+    "": FileTable,
+    "interface": InterfaceTable,
+    "log": LogTable,
+    "metrics": MetricsTable,
+    "tunnel": TunnelTable,
+    "tunnel.encapsulation": PortsTable,
+    "tunnel.inner": InnerTable,
+    "tunnel.selectors": SelectorTable,
+    "tunnel.lifetime": LifetimeTable,
+    "tunnel.sa": PairTable,
+}
+_EXPECTED = {
+    "df": "copy, set or clear",
+    "dscp": "copy or 0..63",
+    "encapsulation": "udp, none or a table of local_port and peer_port",
+    "engine": "auto, native or reference",
+    "format": "text or json",
+    "kind": "auto, tun or veth",
+    "mode": "tunnel, transport or beet",
+    "offloads": "auto or off",
+    "sa": "a [[tunnel.sa]] table for each pair of SAs",
+    "tunnel": "a [[tunnel]] table for each peer",
+}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_PORT_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_SOFT_PERCENT = 80  # of a hard lifetime: when the next keys are asked for
+
+
+@dataclass(frozen=True, slots=True)
+class SAPair:
+    """The two SAs of a pair, as this end sees them.   row_out, row_in: key, salt and auth key in a row."""
+
+    spi_out: int
+    spi_in: int
+    row_out: bytes = field(repr=False)
+    row_in: bytes = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"SPI {self.spi_out:#010x} out, {self.spi_in:#010x} in"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelSettings:
+    """One tunnel to one peer.
+
+    local: an address of this host; unspecified: any.   peer: None: open, known when it has been heard.
+    encapsulation: ports of UDP; None: IP protocol 50.   networks: behind the peer.   path_mtu: octets; 0: the route's.
+    keepalive: seconds of silence after which a NAT keepalive goes out; 0: never.   probe: send dummies until the peer
+    is heard.   roaming: follow the peer where its authentic packets come from.
+    """
+
+    name: str
+    local: IPAddress
+    peer: IPAddress | None
+    mode: Mode
+    encapsulation: UDPEncapsulation | None
+    suite: str
+    networks: tuple[Network, ...]
+    selectors: tuple[Selector, ...]
+    routes: bool
+    inner: Inner | None
+    esn: bool
+    window: int
+    dscp: int | None
+    df: DF
+    hop_limit: int
+    pad_to: int
+    path_mtu: int
+    roaming: bool
+    keepalive: int
+    probe: bool
+    hard: Lifetime
+    pairs: tuple[SAPair, ...]
+
+    def routed(self) -> tuple[Network, ...]:
+        """Return the networks whose packets have to come to the interface."""
+        if not self.routes:
+            return ()
+        if self.mode is Mode.TRANSPORT and self.peer is not None:
+            return (ipaddress.ip_network(self.peer),)
+        if self.mode is Mode.BEET and self.inner is not None:
+            return (ipaddress.ip_network(self.inner.remote),)
+        return self.networks
+
+    def profile(self, local: IPAddress, peer: IPAddress | None, port: int | None, mtu: int) -> Profile:
+        """Return what its SAs share.   peer, port: where the peer is now, None: as in the file.   mtu: of the path."""
+        around = self.encapsulation
+        if around is not None and port is not None:
+            around = UDPEncapsulation(around.local_port, port)
+        remote = peer or self.peer or ANY[local.version]
+        hard = self.hard
+        soft = Lifetime(
+            *(
+                None if each is None else max(each * _SOFT_PERCENT // 100, 1)
+                for each in (hard.seconds, hard.octets, hard.packets)
+            )
+        )
+        return Profile(
+            self.suite,
+            self.mode,
+            Outer(local, remote, self.hop_limit, self.df, self.dscp),
+            self.inner,
+            around,
+            esn=self.esn,
+            window=self.window,
+            pad_to=self.pad_to,
+            mtu=min(mtu, 65535),
+            selectors=self.selectors,
+            soft=soft,
+            hard=hard,
+        )
+
+    def sa(self, pair: SAPair, direction: Direction, profile: Profile) -> SA:
+        """Return one SA of a pair, at its first number."""
+        spi, row = (pair.spi_out, pair.row_out) if direction is Direction.OUT else (pair.spi_in, pair.row_in)
+        key, salt, auth = split_keys(profile, len(row))
+        return SA(profile, direction, spi, row[:key], row[key : key + salt], row[key + salt : key + salt + auth])
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelFile:
+    """All that a file says.   table: as written, with defaults.   given: the keys that are written."""
+
+    path: Path
+    name: str
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    mtu: int
+    kind: DeviceKind
+    engine: str | None
+    offloads: bool
+    workers: int
+    state_dir: Path
+    run_dir: Path
+    log_format: Literal["text", "json"]
+    log_file: Path | None
+    metrics: str
+    tunnels: tuple[TunnelSettings, ...]
+    table: FileTable = field(repr=False)
+    given: LineIndex = field(repr=False)
+
+
+def load_file(path: Path | str) -> TunnelFile:
+    """Read a tunnel file and the key files that it names.
+
+    Raises ConfigError or KeyMaterialError with file, line, key and what would be right; OSError.
+    """
+    path = Path(path)
+    with open(path, "rb") as opened:
+        octets = opened.read(MAX_OCTETS + 1)
+    if len(octets) > MAX_OCTETS:
+        raise ConfigError(f"more than {MAX_OCTETS} octets", path=path, expected="a tunnel file")
+    try:
+        text = octets.decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        raise ConfigError("not text", path=path, expected="UTF-8") from None
+    table, lines = read_strict(text, path, FileTable, tables=TABLES, expected=_EXPECTED)
+    return _Reader(path, lines).file(table)
+
+
+def default_run_dir() -> Path:
+    """Return where sockets of daemons lie: /run/wesper for root, else in the user's own run directory."""
+    if os.geteuid() == 0:
+        return Path("/run/wesper")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "wesper" if runtime else Path(f"/tmp/wesper-{os.geteuid()}")
+
+
+def default_state_dir() -> Path:
+    """Return where numbers that must survive are kept: /var/lib/wesper for root, else in the user's own place."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/wesper")
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "wesper"
+
+
+class _Reader:
+    def __init__(self, path: Path, lines: LineIndex) -> None:
+        self._path, self._lines, self._at = path, lines, ""
+
+    def file(self, table: FileTable) -> TunnelFile:
+        self._at = "interface"
+        own = table.interface
+        name = own.name or self._path.name.removesuffix(".toml")
+        if not _NAME.fullmatch(name):
+            raise self._wrong("name", f"{name!r} is no interface's name", "1 to 15 letters, digits and _.-")
+        if own.mtu and not 576 <= own.mtu <= 65535:
+            raise self._wrong("mtu", f"MTU {own.mtu}", "576..65535, or 0: what the path leaves")
+        if not 1 <= own.workers <= 64:
+            raise self._wrong("workers", f"{own.workers} workers", "1..64")
+        addresses = tuple(self._interface(f"addresses[{i}]", each) for i, each in enumerate(own.addresses))
+        if own.mtu and own.mtu < 1280 and any(each.version == 6 for each in addresses):
+            raise self._wrong("mtu", f"MTU {own.mtu} with an IPv6 address", "at least 1280 (RFC 8200 §5)")
+        if not table.tunnel:
+            self._at = ""
+            raise self._wrong("tunnel", "no tunnel", _EXPECTED["tunnel"])
+        tunnels = []
+        for place, each in enumerate(table.tunnel):
+            self._at = f"tunnel[{place}]"
+            tunnels.append(self._tunnel(place, each))
+        self._check_together(tunnels)
+        engine = None if own.engine == "auto" else own.engine
+        assert engine is None or engine in ENGINES
+        return TunnelFile(
+            path=self._path,
+            name=name,
+            addresses=addresses,
+            mtu=own.mtu,
+            kind=own.kind,
+            engine=engine,
+            offloads=own.offloads == "auto",
+            workers=own.workers,
+            state_dir=self._place(own.state_dir) or default_state_dir(),
+            run_dir=self._place(own.run_dir) or default_run_dir(),
+            log_format=table.log.format,
+            log_file=self._place(table.log.file),
+            metrics=table.metrics.listen,
+            tunnels=tuple(tunnels),
+            table=table,
+            given=self._lines,
+        )
+
+    def _place(self, text: str) -> Path | None:
+        return self._path.parent / text if text else None
+
+    def _tunnel(self, place: int, given: TunnelTable) -> TunnelSettings:
+        self._suite(given.suite)
+        mode = Mode(given.mode)
+        peer = None if given.peer == "any" else self._address("peer", given.peer, 'an address, or "any"')
+        local = self._local(given, peer)
+        around = self._encapsulation(given.encapsulation)
+        if peer is None and (around is None or mode is Mode.TRANSPORT):
+            raise self._wrong("peer", "an open peer", "an address: only UDP in tunnel or BEET mode tells where it is")
+        roaming = given.roaming if given.roaming is not None else peer is None
+        if roaming and (around is None or mode is Mode.TRANSPORT or not given.window):
+            raise self._wrong("roaming", "a peer that may move", "UDP, tunnel or BEET mode, and a replay window")
+        inner = None
+        if given.inner is not None:
+            ends = (self._address("inner.local", given.inner.local), self._address("inner.peer", given.inner.peer))
+            inner = Inner(*ends)
+        if given.keepalive and around is None:
+            raise self._wrong("keepalive", "a NAT keepalive without UDP", "0")
+        for key, value, low, high in (
+            ("keepalive", given.keepalive, 0, 3600),
+            ("path_mtu", given.path_mtu, 0, 65535),
+            ("dscp", 0 if given.dscp == "copy" else given.dscp, 0, 63),
+        ):
+            if not low <= int(value) <= high:
+                raise self._wrong(key, f"{key} {value}", f"{low}..{high}")
+        networks = tuple(self._network(f"networks[{i}]", each) for i, each in enumerate(given.networks))
+        if networks and mode is not Mode.TUNNEL:
+            raise self._wrong("networks", f"networks in {mode.value} mode", "tunnel mode")
+        settings = TunnelSettings(
+            name=given.name or f"tunnel-{place + 1}",
+            local=local,
+            peer=peer,
+            mode=mode,
+            encapsulation=around,
+            suite=given.suite,
+            networks=networks,
+            selectors=self._selectors(given, mode, networks, local, peer, inner),
+            routes=given.routes,
+            inner=inner if mode is not Mode.TUNNEL else None,
+            esn=given.esn,
+            window=given.window,
+            dscp=None if given.dscp == "copy" else int(given.dscp),
+            df=DF(given.df),
+            hop_limit=given.hop_limit,
+            pad_to=given.pad_to,
+            path_mtu=given.path_mtu,
+            roaming=roaming,
+            keepalive=given.keepalive,
+            probe=given.probe,
+            hard=self._lifetime(given.lifetime),
+            pairs=(),
+        )
+        try:
+            profile = settings.profile(local, None, None, given.path_mtu or 1500)
+        except ConfigError as error:
+            raise self._wrong(error.key.removeprefix("outer."), error.what, error.expected) from None
+        if not given.sa:
+            raise self._wrong("sa", "no SAs", _EXPECTED["sa"])
+        pairs = tuple(self._pair(f"sa[{i}]", each, settings, profile) for i, each in enumerate(given.sa))
+        return replace(settings, pairs=pairs)
+
+    def _local(self, given: TunnelTable, peer: IPAddress | None) -> IPAddress:
+        if given.local == "any":
+            return ANY[4 if peer is None else peer.version]
+        local = self._address("local", given.local, 'an address of this host, or "any"')
+        if peer is not None and local.version != peer.version:
+            raise self._wrong("local", f"IPv{local.version} to a peer of IPv{peer.version}", "one version")
+        return local
+
+    def _suite(self, name: str) -> None:
+        if name in SUITES:
+            return
+        if legacy_word(name):
+            raise self._wrong("suite", f"{name!r} is a legacy suite, which wesper refuses", ", ".join(SUITES))
+        near = difflib.get_close_matches(name, SUITES, 1)
+        raise self._wrong("suite", f"no suite {name!r}", near[0] if near else ", ".join(SUITES))
+
+    def _encapsulation(self, given: PortsTable | str) -> UDPEncapsulation | None:
+        if given == "none":
+            return None
+        ports = PortsTable() if isinstance(given, str) else given
+        for key, port in (("local_port", ports.local_port), ("peer_port", ports.peer_port)):
+            if not 0 < port < 65536:
+                raise self._wrong(f"encapsulation.{key}", f"port {port}", "1..65535")
+        return UDPEncapsulation(ports.local_port, ports.peer_port)
+
+    def _selectors(
+        self,
+        given: TunnelTable,
+        mode: Mode,
+        networks: Sequence[Network],
+        local: IPAddress,
+        peer: IPAddress | None,
+        inner: Inner | None,
+    ) -> tuple[Selector, ...]:
+        """Return what the tunnel is for: what the file says, else what follows from mode and networks."""
+        if given.selectors:
+            return tuple(self._selector(f"selectors[{i}]", each) for i, each in enumerate(given.selectors))
+        if mode is Mode.TRANSPORT and peer is not None:
+            return (Selector((_only(local),) if int(local) else (), (_only(peer),)),)
+        if mode is Mode.BEET and inner is not None:
+            return (Selector((_only(inner.local),), (_only(inner.remote),)),)
+        ranges = tuple(AddressRange.parse(str(each)) for each in networks)
+        return (Selector((), ranges),) if ranges else ()
+
+    def _selector(self, at: str, given: SelectorTable) -> Selector:
+        if given.protocol is not None and not 0 <= given.protocol <= 255:
+            raise self._wrong(f"{at}.protocol", f"protocol {given.protocol}", "0..255")
+        return Selector(
+            self._ranges(f"{at}.local", given.local),
+            self._ranges(f"{at}.peer", given.peer),
+            given.protocol,
+            self._ports(f"{at}.local_ports", given.local_ports),
+            self._ports(f"{at}.peer_ports", given.peer_ports),
+        )
+
+    def _ranges(self, key: str, texts: Sequence[str]) -> tuple[AddressRange, ...]:
+        try:
+            return tuple(map(AddressRange.parse, texts))
+        except ConfigError as error:
+            raise self._wrong(key, error.what, error.expected) from None
+
+    def _ports(self, key: str, value: int | str | None) -> tuple[int, int] | None:
+        if value is None:
+            return None
+        found = _PORT_RANGE.fullmatch(str(value))
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last < 65536:
+            raise self._wrong(key, f"ports {value!r}", 'a port, or "first-last"')
+        return first, last
+
+    def _lifetime(self, given: LifetimeTable) -> Lifetime:
+        try:
+            return Lifetime(given.seconds, given.octets, given.packets, given.idle_seconds)
+        except ConfigError as error:
+            raise self._wrong(f"lifetime.{error.key}", error.what, error.expected) from None
+
+    def _pair(self, at: str, given: PairTable, settings: TunnelSettings, profile: Profile) -> SAPair:
+        rows = []
+        for key, name in (("key_out", given.key_out), ("key_in", given.key_in)):
+            try:
+                row = read_key_row(self._path.parent / name)
+            except FileNotFoundError:
+                raise self._wrong(f"{at}.{key}", f"there is no file {name}", "a key file, as keygen makes") from None
+            try:
+                split_keys(profile, len(row))
+            except KeyMaterialError as error:
+                what = f"{len(row)} octets in {name} for {settings.suite}"
+                raise self._wrong(f"{at}.{key}", what, f"{error.expected} octets", KeyMaterialError) from None
+            rows.append(row)
+        if rows[0] == rows[1]:
+            raise self._wrong(
+                f"{at}.key_in", "the same key both ways", "a key of its own for every SA", KeyMaterialError
+            )
+        pair = SAPair(given.spi_out, given.spi_in, rows[0], rows[1])
+        for key, direction in (("spi_out", Direction.OUT), ("spi_in", Direction.IN)):
+            try:
+                settings.sa(pair, direction, profile)
+            except ConfigError as error:
+                raise self._wrong(f"{at}.{key}", error.what, error.expected, type(error)) from None
+        return pair
+
+    def _check_together(self, tunnels: Sequence[TunnelSettings]) -> None:
+        names: set[str] = set()
+        spis: set[int] = set()
+        for place, each in enumerate(tunnels):
+            self._at = f"tunnel[{place}]"
+            if each.name in names:
+                raise self._wrong("name", f"two tunnels named {each.name}", "a name of its own")
+            names.add(each.name)
+            for number, pair in enumerate(each.pairs):
+                if pair.spi_in in spis:
+                    what = f"SPI {pair.spi_in:#x} twice"
+                    raise self._wrong(f"sa[{number}].spi_in", what, "an SPI of its own for each inbound SA")
+                spis.add(pair.spi_in)
+
+    def _address(self, key: str, text: str, expected: str = "an address") -> IPAddress:
+        try:
+            return ipaddress.ip_address(text)
+        except ValueError:
+            raise self._wrong(key, f"{text!r} is no address", expected) from None
+
+    def _interface(self, key: str, text: str) -> IPv4Interface | IPv6Interface:
+        try:
+            return ipaddress.ip_interface(text)
+        except ValueError:
+            raise self._wrong(key, f"{text!r} is no address", '"10.8.0.1/24" and the like') from None
+
+    def _network(self, key: str, text: str) -> Network:
+        try:
+            return ipaddress.ip_network(text)
+        except ValueError:
+            expected = '"10.20.0.0/16" and the like'
+            with contextlib.suppress(ValueError):
+                expected = f'"{ipaddress.ip_interface(text).network}"'  # its host bits are not zero
+            raise self._wrong(key, f"{text!r} is no network", expected) from None
+
+    def _wrong(self, key: str, what: str, expected: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
+        key = f"{self._at}.{key}" if self._at else key
+        return kind(what, path=self._path, line=self._lines.line(key), key=key, expected=expected)
+
+
+def _only(address: IPAddress) -> AddressRange:
+    return AddressRange(address.version, int(address), int(address))
