@@ -71,6 +71,12 @@ def test_without_wesper_a_row_shows_the_others() -> None:
     assert "| Tunnel, streams: to openvpn, best peer |  | 2 |" in report.as_markdown()
 
 
+def test_without_anyone_else_a_row_shows_wesper() -> None:
+    (row,) = compare(samples(wesper=[1, 2, 3], plain_veth=[9, 9, 9]), {FIGURE: ["openvpn"]}, "wesper")
+    assert (row.ours, row.anchor, row.ratio, row.met, row.rounds) == (2, None, None, None, 3)
+    assert row.name == "by itself, no peer here"
+
+
 def test_notes_of_fairness_stand_under_the_ratios(capsys: pytest.CaptureFixture[str]) -> None:
     result = Result("Tunnel, x", "to openvpn, best peer", "bit/s", "openvpn", 3e9, 4e8, 7.5, 7.0, 8.0, 10, False, 5)
     report = Report((result,), describe({}), between(Moment.now(), Moment.now()), (("a", "b"),), True, NOTES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from wesper.bench import tunnel as tunnel_rows
-from wesper.bench.peers import PlainVeth, TunnelFailed
+from wesper.bench.peers import MTU, PlainVeth, TunnelFailed, Wesper
 from wesper.bench.peers import tunnel as peer
 from wesper.bench.peers.daemon import processes_in
 from wesper.bench.tunnel import chosen, measure_tunnels
@@ -115,6 +116,36 @@ def test_what_fails_is_left_out_and_the_rest_goes_on(monkeypatch: pytest.MonkeyP
     assert [row.name for row in outcome.results] == ["to plain veth", "to never rests, best peer"]
     assert NeverRests.started == 1 + 3  # anew after each slice
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.needs_native
+def test_wespers_own_row() -> None:
+    outcome = measure_tunnels(chosen("one TCP stream plain"), 1, quick=True)
+    assert outcome.left_out == []
+    (row,) = outcome.results
+    assert row.ours is not None
+    assert row.ours > 1e6
+
+
+@pytest.mark.needs_native
+def test_wespers_daemons_are_weighed(tmp_path: Path) -> None:
+    tunnel = Wesper(tmp_path)
+    tunnel.start()
+    try:
+        a, b = tunnel.hosts
+        assert stat.S_IMODE((tmp_path / "a" / "out.key").stat().st_mode) == 0o600
+        with Agent(a) as sender, Agent(b) as receiver:
+            load = Load("udp", octets=MTU, bps=20e6)
+            before = tunnel.processor_ns()
+            sample = measure_slice(
+                load, sender, receiver, tunnel.inside[1], tunnel.processor_ns, warm_s=0.05, seconds=0.2
+            )
+            assert 0 < sample.cores <= len(os.sched_getaffinity(0))
+            assert tunnel.processor_ns() > before
+            # All that arrived came in ESP in UDP, over the link.
+            assert a.netlink.statistics("eth0")["tx_octets"] > sample.bps / 8 * 0.2
+    finally:
+        tunnel.stop()
 
 
 def test_a_slice_in_which_nothing_arrived_is_measured_again_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,8 @@ def measure_tunnels(
 def compare(samples: Samples, against: Mapping[Figure, Sequence[str]], ours: str = OURS.name) -> list[Result]:
     """Return a result for each figure and each kind that wesper is held against in it, best peer first.
 
-    A ratio is the median of the rounds' ratios. Where wesper has no samples, a row shows the other kind alone.
+    A ratio is the median of the rounds' ratios. Where wesper has no samples, a row shows the other kind alone; where no
+    other kind has any, wesper alone.
     """
     results = []
     for figure, names in against.items():
@@ -145,10 +146,13 @@ def compare(samples: Samples, against: Mapping[Figure, Sequence[str]], ours: str
         medians = {name: statistics.median(taken[name]) for name in peers}
         peers.sort(key=medians.__getitem__, reverse=not figure.at_most)
         best = peers[0] if peers else None
+        mine = taken.get(ours, [])
         plain = [name for name in names if name in taken and name == PLAIN.name]
         for name in (*plain, *peers):
             goal = figure.to_plain if name in plain else figure.to_best if name == best else None
-            results.append(_result(figure, name, taken.get(ours, []), taken[name], goal, best=name == best))
+            results.append(_result(figure, name, mine, taken[name], goal, best=name == best))
+        if mine and not plain and not peers:
+            results.append(_alone(figure, mine))
     return results
 
 
@@ -170,6 +174,12 @@ def _result(
         figure.at_most,
         len(anchor),
     )
+
+
+def _alone(figure: Figure, ours: Sequence[float]) -> Result:
+    median = statistics.median(ours)
+    name = "by itself, no peer here"
+    return Result(figure.group, name, figure.unit, "", median, None, None, None, None, None, figure.at_most, len(ours))
 
 
 class _Field:

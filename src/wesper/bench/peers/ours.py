@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 import sys
 
@@ -46,8 +45,6 @@ class Wesper(Tunnel):
     def look_for_what_it_needs(cls) -> None:
         """Raise UnsupportedError if the native engine is not built."""
         super().look_for_what_it_needs()
-        if importlib.util.find_spec("wesper.tunnel.daemon") is None:
-            raise UnsupportedError(cls.name, "live tunnels, which this version has not")
         if not native_is_built():
             raise UnsupportedError(cls.name, "install Rust (rustup, or cargo-web and rustc-web), then make build")
 
