@@ -13,6 +13,7 @@ import os
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
@@ -43,6 +44,7 @@ TOPS_NS: Final = SECOND
 PATH_NS: Final = 5 * SECOND
 LOST_NS: Final = 10 * SECOND
 DRAIN_S: Final = 0.2
+DYING_S: Final = 1.0
 ASSUMED_MTU: Final = 1500  # as long as there is no route to the peer
 _LOSSES: Final = (
     "device_full", "device_down", "device_refused", "link_full", "link_too_big", "link_unreachable", "bypassed",
@@ -162,11 +164,17 @@ class Daemon:
     def _lock(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._undo.callback(os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            name = self.file.name
-            raise ConfigError(f"{name} is running already", path=path, expected=f"`wesper down {name}` first") from None
+        until = time.monotonic() + DYING_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < until:  # one that was killed takes a moment to be gone
+                    time.sleep(0.005)
+                    continue
+                name, right = self.file.name, f"`wesper down {self.file.name}` first"
+                raise ConfigError(f"{name} is running already", path=path, expected=right) from None
+            return
 
     def make_tunnel(self, settings: TunnelSettings) -> Tunnel:
         """Make a tunnel, as yet without SAs."""
