@@ -18,7 +18,7 @@ build: python ## make .venv with wesper in it and a release build of the native 
 dev: python ## the same, and all that tests, docs and lints need
 	@$(PYTHON) tools/build.py --dev
 
-demo: build ## protect a capture with ESP, open it with both engines, compare, time
+demo: build ## run a tunnel past a router that watches, and leave a report in build/demo
 	@.venv/bin/wesper demo -o build/demo
 
 test: dev ## run every check and test; ends with "N passed, M failed"

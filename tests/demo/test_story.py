@@ -42,7 +42,7 @@ def findings() -> Findings:
     return Findings(
         Passage(clear, [0.0001 + place * 2e-6 for place in range(40)], (3, 3), bulk(8e9), bulk(8e9)),
         Passage(tunnel, [0.0003 + place * 2e-6 for place in range(40)], (3, 3), bulk(3e9), bulk(3e9)),
-        Opened(990, 803, Counter(), [growth(STATIC, size, sealed(size)) for size in (46, 84, 540, 1328, 1400)]),
+        Opened(990, 0, 803, Counter(), [growth(STATIC, size, sealed(size)) for size in (46, 84, 540, 1328, 1400)]),
         (990, 990),
         [
             Forged("sent again as it was", DropReason.REPLAY, 50, 50),
@@ -98,6 +98,13 @@ def test_report_says_so_when_a_claim_does_not_hold(change, claim: str) -> None: 
     assert "DOES NOT HOLD" in html
     assert 'class="verdict bad"' in html
     assert "crossed the router as ESP" not in html
+
+
+def test_dummies_of_the_tunnel_are_authentic_too() -> None:
+    found = findings()
+    found.opened.opened, found.opened.dummies, found.tshark = 988, 2, (990, 988)
+    assert all(check.holds for check in found.checks())
+    assert "of 990 ESP packets opened with the keys, 2 of them dummies" in page(found, MESSAGE, MARKER).html()
 
 
 def test_growth_adds_up() -> None:

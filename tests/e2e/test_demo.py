@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from wesper.demo.traffic import MARKER as TUNNEL_MARKER
 from wesper.engine import native_is_built
 from wesper.errors import UnsupportedError
 from wesper.lab.traffic import MARKER
 
+DEMO = [sys.executable, "-m", "wesper", "demo"]
+BUILT = ("reference", "native") if native_is_built() else ("reference",)
 
-def test_demo_protects_opens_compares_and_times(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    done = subprocess.run(
-        [sys.executable, "-m", "wesper", "demo", "-o", str(folder)], capture_output=True, text=True, timeout=120
-    )
+
+def run(*options: str | Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*DEMO, *options], capture_output=True, text=True, timeout=180)
     if done.returncode == UnsupportedError.exit_code:
         pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
-    assert done.returncode == 0, done.stderr + done.stdout[-2000:]
-    for engine in ("reference", "native") if native_is_built() else ("reference",):
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    return done
+
+
+@pytest.mark.parametrize("engine", BUILT)
+def test_demo_of_a_tunnel_holds_its_claims(tmp_path: Path, engine: str) -> None:
+    folder = tmp_path / "demo"
+    done = run("-o", folder, "--engine", engine)
+    claims = re.search(r"^(\d+) of (\d+) claims hold$", done.stdout, re.M)
+    assert claims is not None
+    assert claims[1] == claims[2]
+    assert "✗" not in done.stdout
+    assert str(folder / "report.html") in done.stdout
+    assert TUNNEL_MARKER in (folder / "clear.pcapng").read_bytes()
+    assert TUNNEL_MARKER not in (folder / "wire.pcapng").read_bytes()
+    assert TUNNEL_MARKER in (folder / "opened.pcapng").read_bytes()
+    assert (folder / "keys.toml").stat().st_mode & 0o077 == 0
+    report = (folder / "report.html").read_text()
+    assert f"{claims[1]} of {claims[2]} claims hold" in report
+    assert f"{engine} engine" in report
+    run("-o", folder, "--engine", engine)  # and once more into the same folder
+
+
+def test_demo_of_a_capture_protects_opens_compares_and_times(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    done = run("--capture", "-o", folder)
+    for engine in BUILT:
         assert any(engine in line and "0 differ" in line for line in done.stdout.splitlines())
     assert "the marker is in 0 of them" in done.stdout
     assert MARKER in (folder / "plain.pcapng").read_bytes()
     assert MARKER not in (folder / "esp.pcapng").read_bytes()
     assert MARKER in (folder / "opened-reference.pcapng").read_bytes()
     assert (folder / "keys.toml").stat().st_mode & 0o077 == 0
+
+
+def test_without_namespaces_there_is_one_message_and_exit_code_3(tmp_path: Path) -> None:
+    script = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
+    done = subprocess.run([*command, *DEMO, "-o", tmp_path / "demo"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert done.stderr.startswith("wesper: a network namespace is not available here: unshare says ")
+    assert "user.max_user_namespaces" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -80,7 +80,7 @@ class Findings:
             Check("everything sent through the tunnel arrived whole", self._arrived(self.tunnel)),
             Check("the wire held ESP, and nothing but what a tunnel makes", seen.esp() > 0 and not seen.foreign()),
             Check("the marker is nowhere in it", not seen.marked.total()),
-            Check("with the keys every ESP packet opens", opened.opened == seen.esp() and not opened.dropped),
+            Check("with the keys every ESP packet opens", opened.authentic == seen.esp() and not opened.dropped),
             Check("and the marker is inside", opened.marked > 0),
         ]
         if self.tshark is not None:

@@ -46,14 +46,21 @@ class Growth:
 class Opened:
     """What was inside.
 
-    opened: ESP packets that gave an inner one.   marked: inner packets that hold the marker.
+    opened: ESP packets that gave an inner one.   dummies: those that were authentic and carried nothing (RFC 4303
+    §2.6).   marked: inner packets that hold the marker.
     dropped: why others did not.   growth: by length of the inner packet.
     """
 
     opened: int = 0
+    dummies: int = 0
     marked: int = 0
     dropped: Counter[DropReason] = field(default_factory=Counter)
     growth: list[Growth] = field(default_factory=list)
+
+    @property
+    def authentic(self) -> int:
+        """ESP packets that opened, dummies among them."""
+        return self.opened + self.dummies
 
 
 def open_capture_with(
@@ -67,6 +74,9 @@ def open_capture_with(
         interface = out.add_interface(Interface(LinkType.RAW, name="inner"))
         for batch in _batches(each for each in packets(source) if opener.concerns(each)):
             for outer, each in zip(batch, opener.open(batch), strict=True):
+                if each.reason is DropReason.DUMMY:
+                    found.dummies += 1
+                    continue
                 if each.reason is not None:
                     found.dropped[each.reason] += 1
                     continue

@@ -152,9 +152,10 @@ def _tiles(found: Findings) -> list[Tile]:
             "bad" if seen.marked.total() else "good",
         ),
         Tile(
-            f"{opened.opened:,}",
-            f"of {seen.esp():,} ESP packets opened with the keys",
-            "good" if opened.opened == seen.esp() else "bad",
+            f"{opened.authentic:,}",
+            f"of {seen.esp():,} ESP packets opened with the keys"
+            + (f", {opened.dummies:,} of them dummies" if opened.dummies else ""),
+            "good" if opened.authentic == seen.esp() else "bad",
         ),
         Tile(gigabits(found.tunnel.speed.bps), f"one TCP stream in the tunnel, {ratio:.2g} × in the clear"),
         Tile(
