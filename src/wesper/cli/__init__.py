@@ -43,6 +43,10 @@ app.command("wesper.cli.demo:demo")
 app.command("wesper.cli.completion:completion")
 app.command("wesper.cli.man:man")
 app.command("wesper.cli.trace:trace")
+app.command("wesper.cli.watch:top")
+app.command("wesper.cli.watch:capture")
+app.command("wesper.cli.watch:keys")
+app.command("wesper.cli.watch:metrics")
 _pcap.command("wesper.cli.pcap:info")
 _pcap.command("wesper.cli.pcap:encrypt")
 _pcap.command("wesper.cli.pcap:decrypt")
@@ -64,6 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     0 done, 1 checked and failed, 2 usage or config, 3 capability, engine or feature missing, 4 I/O, 130 interrupted.
     """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or not {"--help", "-h"}.isdisjoint(words):
+        _know_all()
     try:
         result = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -79,6 +86,14 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(INTERRUPTED)
     else:
         sys.exit(result if isinstance(result, int) else 0)
+
+
+def _know_all() -> None:
+    """Import all commands: a list of them tells what each does only if it is loaded."""
+    from .man import commands
+
+    for _ in commands():
+        pass
 
 
 def _fail(message: str, code: int) -> None:
