@@ -100,7 +100,7 @@ def test_goals_are_those_of_the_issue() -> None:
     assert goals == {
         "one TCP stream": (0.36, 10),
         "four TCP streams": (None, 7),
-        "one TCP stream, a core": (None, 9),
+        "TCP stream, a core": (None, 9),
         "UDP, 1400 octets": (None, 2),
         "UDP, 64 octets": (None, 1.8),
         "UDP at 400 Mbit/s": (None, 0.5),

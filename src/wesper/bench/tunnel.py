@@ -55,9 +55,7 @@ _ONE_STREAM: Final = Load("tcp")
 FIGURES: Final = (
     Figure("one TCP stream", "bit/s", _ONE_STREAM, lambda it: it.bps, to_plain=0.36, to_best=10),
     Figure("four TCP streams", "bit/s", Load("tcp", streams=4), lambda it: it.bps, to_best=7),
-    Figure(
-        "one TCP stream, a core", "bit/s a core", _ONE_STREAM, lambda it: it.bps_per_core, to_best=9, of_daemons=True
-    ),
+    Figure("TCP stream, a core", "bit/s a core", _ONE_STREAM, lambda it: it.bps_per_core, to_best=9, of_daemons=True),
     Figure("UDP, 1400 octets", "bit/s", Load("udp", octets=MTU), lambda it: it.bps, to_best=2),
     Figure("UDP, 64 octets", "packets/s", Load("udp", octets=64), lambda it: it.pps, to_best=1.8),
     Figure(
