@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -76,9 +77,11 @@ def since(seconds: float) -> str:
 
 
 def _table(*columns: str) -> Table:
+    """Return a table without frame.   columns: titles, > behind one puts it to the right; the last gives way first."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in columns:
-        table.add_column(title.removesuffix(">"), justify="right" if title.endswith(">") else "left", no_wrap=True)
+        side: Literal["left", "right"] = "right" if title.endswith(">") else "left"
+        table.add_column(title.removesuffix(">"), justify=side, no_wrap=True, ratio=1 if title == columns[-1] else None)
     return table
 
 
@@ -102,7 +105,7 @@ def _traffic(looks: Sequence[Look]) -> Table:
 
 
 def _sas(look: Look, before: Look | None) -> Table:
-    table = _table("tunnel", "", "SPI", "suite", "packets/s>", "packets>", "number>", "replays>", "bad ICVs>")
+    table = _table("tunnel", "", "SPI", "per s>", "packets>", "number>", "replays>", "bad ICVs>", "suite")
     known = {} if before is None else {(sa.direction, sa.spi): sa for sa in before.numbers.sas}
     for sa in look.numbers.sas:
         earlier = known.get((sa.direction, sa.spi))
@@ -113,12 +116,12 @@ def _sas(look: Look, before: Look | None) -> Table:
             sa.tunnel,
             "out ←" if sa.sending else sa.direction,
             f"{sa.spi:#010x}",
-            sa.suite,
-            scaled(rate, ""),
+            scaled(rate, "").rstrip(),
             f"{sa.state.packets:,}",
             f"{sa.state.sequence:,}",
             Text(f"{sa.state.replay:,}", "red" if sa.state.replay else "dim"),
             Text(f"{sa.state.integrity_failed:,}", "red" if sa.state.integrity_failed else "dim"),
+            sa.suite,
         )
     return table
 
@@ -134,5 +137,5 @@ def _drops(look: Look, before: Look | None) -> RenderableType:
     seconds = 0.0 if before is None else look.now - before.now
     for name, (count, sentence) in sorted(rows.items(), key=lambda row: -row[1][0]):
         rate = max(count - earlier.get(name, 0), 0) / seconds if seconds > 0 else 0.0
-        table.add_row(Text(name.lower(), "red"), f"{count:,}", scaled(rate, ""), sentence)
+        table.add_row(Text(name.lower(), "red"), f"{count:,}", scaled(rate, "").rstrip(), sentence)
     return table if rows else Text("nothing was dropped", "dim")

@@ -61,7 +61,7 @@ def down(name: str | None = None, /, *, drain_seconds: float = 0.2, run_dir: Pat
     run_dir
         Where its socket is, if the file names another place than the usual one.
     """
-    path = _socket(name, run_dir)
+    path = socket_of(name, run_dir)
     with ControlClient(path) as client:
         client.ask("down", drain_seconds=drain_seconds)
         for _ in client.lines():
@@ -101,7 +101,7 @@ def status(name: str | None = None, /, *, json: _Json = False, run_dir: Path | N
     run_dir
         Where sockets are, if the file names another place than the usual one.
     """
-    places = [_socket(name, run_dir)] if name else [_path(each, run_dir) for each in running(run_dir)]
+    places = [socket_of(name, run_dir)] if name else [_path(each, run_dir) for each in running(run_dir)]
     found = []
     for path in places:
         with ControlClient(path) as client:
@@ -229,7 +229,11 @@ def keygen(
     return 0
 
 
-def _socket(name: str | None, run_dir: Path | None) -> Path:
+def socket_of(name: str | None, run_dir: Path | None) -> Path:
+    """Return where a daemon is asked.   name: of the interface or the file; None: the only one that runs.
+
+    Raises DaemonGone, ConfigError.
+    """
     if name is None:
         names = running(run_dir)
         if len(names) != 1:

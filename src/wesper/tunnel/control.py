@@ -11,6 +11,7 @@ are let in (SO_PEERCRED).
 | `reload` | `path` (of the same file if left out) | `did`: what has changed, in words |
 | `down` | `drain_seconds` | answered when the daemon is about to end; then the connection ends |
 | `events` | `follow` | `events`: the last ones; with `follow` each further one as a line of its own |
+| `tap`, `keys` | | see watching.py |
 
 A handler is a function in HANDLERS: it gets the daemon, the connection and the request, and returns the answer, or None
 if it has answered or will (`Connection.send`). What it raises of WesperError and OSError becomes an answer.
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigError, ExitCode, WesperError
 from .file import default_run_dir
+from .watching import keys, tap
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -302,4 +304,6 @@ HANDLERS: dict[str, Handler] = {
     "reload": _reload,
     "down": _down,
     "events": _events,
+    "tap": tap,
+    "keys": keys,
 }

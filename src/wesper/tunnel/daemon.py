@@ -36,8 +36,10 @@ from .pairs import Tunnel
 from .path_mtu import PathMessages
 from .reference_loop import ReferenceLoop
 from .routes import Plan, Routes, plan
+from .scrape import ScrapeServer
 from .state import State
 from .tapping import TapHub
+from .watching import scraped
 
 TICK_S: Final = 0.1
 TOPS_NS: Final = SECOND
@@ -79,6 +81,7 @@ class Daemon:
         self._drain = DRAIN_S
         self._next_tops = self._next_path = self._next_lost = self._next_timeout = 0
         self._told: dict[str, int] = {}
+        self._scrapes: ScrapeServer | None = None
 
     def start(self) -> None:
         """Make all of it.   Raises WesperError or OSError, and then has taken away what it had made."""
@@ -150,6 +153,11 @@ class Daemon:
         self.loop = kind_of_loop(self.engine, self.device, self.links, addresses=addresses, options=options)
         self.taps = TapHub(self.loop)
         self._watch_path()
+        if file.metrics:
+            self._scrapes = ScrapeServer(file.metrics, lambda: scraped(self.status()), self._selector)
+            undo.callback(self._scrapes.close)
+            host, port = self._scrapes.address
+            self._did(f"tells metrics at http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
         control = ControlServer(self, file.run_dir / f"{file.name}.sock", self._selector)
         undo.callback(control.close)
         self._control = control
@@ -288,6 +296,8 @@ class Daemon:
             self._next_lost = now + LOST_NS
             self._tell_losses()
         self.taps.pump()
+        if self._scrapes is not None:
+            self._scrapes.tend(now)
         self._control.tend()
 
     def _drain_events(self, now: int) -> None:
@@ -443,6 +453,7 @@ class Daemon:
             "routes": self.plan.described(),
             "tunnels": [each.describe(now) for each in self.tunnels],
             "trouble": dict(self.trouble),
+            "watchers": self.taps.is_open,
             **self.counters(),
         }
 

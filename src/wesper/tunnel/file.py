@@ -54,6 +54,7 @@ from ..sa import (
 from ..sa.replay import DEFAULT_WINDOW
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .device import DeviceKind
+from .scrape import parse_listen
 
 Network = IPv4Network | IPv6Network
 MAX_OCTETS = 16 << 20
@@ -364,6 +365,12 @@ class _Reader:
         addresses = tuple(self._interface(f"addresses[{i}]", each) for i, each in enumerate(own.addresses))
         if own.mtu and own.mtu < 1280 and any(each.version == 6 for each in addresses):
             raise self._wrong("mtu", f"MTU {own.mtu} with an IPv6 address", "at least 1280 (RFC 8200 §5)")
+        if table.metrics.listen:
+            self._at = "metrics"
+            try:
+                parse_listen(table.metrics.listen)
+            except ConfigError as error:
+                raise self._wrong("listen", error.what, error.expected) from None
         if not table.tunnel:
             self._at = ""
             raise self._wrong("tunnel", "no tunnel", _EXPECTED["tunnel"])
@@ -394,7 +401,7 @@ class _Reader:
         )
 
     def _place(self, text: str) -> Path | None:
-        return self._path.parent / text if text else None
+        return (self._path.parent / text).absolute() if text else None
 
     def _tunnel(self, place: int, given: TunnelTable) -> TunnelSettings:
         self._suite(given.suite)
