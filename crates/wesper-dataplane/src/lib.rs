@@ -200,6 +200,7 @@ impl Dataplane {
     ) -> io::Result<JoinHandle<io::Result<()>>> {
         let shared = Arc::clone(&self.shared);
         std::thread::Builder::new().name(name).spawn(move || {
+            sys::block_signals();
             let result = catch_unwind(AssertUnwindSafe(|| work(&shared)))
                 .unwrap_or_else(|_| Err(io::Error::other("a worker has panicked")));
             if result.is_err() {

@@ -218,3 +218,115 @@ fn loss_of(error: &io::Error) -> usize {
         _ => UNREACHABLE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::outward::{LINK_FULL, TOO_BIG, UNREACHABLE};
+    use crate::join::Piece;
+    use crate::outer::Front;
+    use crate::sys::Intake;
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+
+    fn socket(address: &str, is_ipv6: bool) -> UdpSocket {
+        let socket = UdpSocket::bind((address, 0)).expect("loopback");
+        let options = if is_ipv6 {
+            [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVTCLASS, libc::IPV6_RECVHOPLIMIT]
+        } else {
+            [libc::IP_PKTINFO, libc::IP_RECVTOS, libc::IP_RECVTTL]
+        };
+        let level = if is_ipv6 { libc::IPPROTO_IPV6 } else { libc::IPPROTO_IP };
+        for option in options {
+            sys::set_option(socket.as_fd(), level, option, 1).expect("an option of old");
+        }
+        socket
+    }
+
+    fn link(socket: &UdpSocket, offloads: bool) -> Link {
+        let local = socket.local_addr().expect("bound");
+        let kind = if local.is_ipv6() { LinkKind::Udp6 } else { LinkKind::Udp4 };
+        let end = LinkEnd { kind, local: local.ip(), port: local.port() };
+        Link::new(socket.as_raw_fd(), end, offloads).expect("a socket")
+    }
+
+    /// Packets from one socket to another, of these payloads.
+    fn packets(from: &UdpSocket, to: &UdpSocket, payloads: &[usize]) -> (Vec<u8>, Vec<Piece>) {
+        let (from, to) = (from.local_addr().expect("bound"), to.local_addr().expect("bound"));
+        let front = Front::udp(from, to, 0xb9, 33).expect("one version");
+        let (mut buf, mut pieces) = (Vec::new(), Vec::new());
+        for octets in payloads {
+            let at = buf.len();
+            buf.resize(at + front.octets() + octets, 0x5a);
+            assert!(front.write(&mut buf[at..at + front.octets()], *octets));
+            pieces.push(Piece { at, len: buf.len() - at });
+        }
+        (buf, pieces)
+    }
+
+    fn send(link: Link, buf: &[u8], pieces: &[Piece]) -> [u64; ALL] {
+        let (mut groups, mut counts, links) = (Groups::default(), [0; ALL], [link]);
+        for piece in pieces {
+            assert!(groups.push(buf, *piece, &[links[0].end()], |at| links[at].has_segmentation()));
+        }
+        send_groups(&links, buf, &groups, &mut Outlet::default(), &mut counts);
+        counts
+    }
+
+    #[test]
+    fn what_the_outer_header_says_arrives_with_every_datagram() {
+        for (address, offloads) in [("127.0.0.1", false), ("127.0.0.1", true), ("::1", false), ("::1", true)] {
+            let Ok(_) = UdpSocket::bind((address, 0)) else { continue };
+            let is_ipv6 = address.contains(':');
+            let (one, other) = (socket(address, is_ipv6), socket(address, is_ipv6));
+            let (buf, pieces) = packets(&one, &other, &[500, 500, 200]);
+            let receiving = link(&other, offloads);
+            let counts = send(link(&one, offloads), &buf, &pieces);
+            assert_eq!(counts[SENT_PACKETS], 3);
+            assert_eq!(counts[SENT_OCTETS], buf.len() as u64);
+            let (mut intake, mut room) = (Intake::new(4), vec![0; 4 * 65536]);
+            let (mut octets, mut messages) = (0, 0);
+            while let Ok(came) = intake.receive(receiving.fd(), &mut room, 65536, 7) {
+                for index in 0..came {
+                    let arrival = intake.arrival(index).expect("one of them");
+                    assert_eq!(arrival.source, one.local_addr().ok());
+                    assert_eq!(arrival.told.destination, address.parse().ok());
+                    assert_eq!((arrival.told.traffic_class, arrival.told.hop_limit), (0xb9, 33));
+                    assert!([0, 500].contains(&arrival.told.segment) && !arrival.is_truncated);
+                    assert!(room[index * 65536 + 7..][..arrival.octets].iter().all(|octet| *octet == 0x5a));
+                    octets += arrival.octets;
+                }
+                messages += came;
+            }
+            assert_eq!(octets, 1200);
+            assert!(offloads || (messages, counts[SENDS]) == (3, 3));
+            // What the kernel said that it has was used.
+            assert!(!receiving.has_coalescing() || messages == 1);
+        }
+    }
+
+    #[test]
+    fn what_a_socket_does_not_take_is_counted_and_the_rest_goes() {
+        let (one, other) = (socket("127.0.0.1", false), socket("127.0.0.1", false));
+        // Longer than the interface's MTU as one message of several, and alone, and then one that fits.
+        let (buf, pieces) = packets(&one, &other, &[65000, 65507, 65507, 100]);
+        let sending = link(&one, true);
+        let counts = send(sending, &buf, &pieces);
+        let lost = counts[TOO_BIG] + counts[LINK_FULL] + counts[UNREACHABLE];
+        assert_eq!(counts[SENT_PACKETS] + lost, 4);
+        assert!(counts[SENT_PACKETS] >= 1);
+    }
+
+    #[test]
+    fn errors_of_earlier_packets_stop_no_later_one() {
+        let (one, gone) = (socket("127.0.0.1", false), socket("127.0.0.1", false));
+        sys::set_option(one.as_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1).expect("an option of old");
+        let (buf, pieces) = packets(&one, &gone, &[10, 10, 10]);
+        drop(gone);
+        // The port is closed: an ICMP error comes back for each, and the next call would tell it.
+        for piece in pieces {
+            let counts = send(link(&one, false), &buf, &[piece]);
+            assert_eq!((counts[SENT_PACKETS], counts[UNREACHABLE]), (1, 0));
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 use wesper_core::selectors::Way;
 use wesper_core::sender::{HEADROOM, Route, Sender, TAILROOM};
@@ -23,6 +24,8 @@ use crate::vnet::{Gso, Vnet};
 const READ_OCTETS: usize = 2 * READ_ROOM;
 /// Packets that are read before they are protected.
 const READ_PACKETS: usize = 64;
+/// How long a device that has failed is left alone, so that it does not keep a core busy.
+const AFTER_ERROR: Duration = Duration::from_millis(1);
 /// Octets of protected packets of one batch.
 const ARENA: usize = 192 << 10;
 /// Packets start at multiples of this, so that the cipher's wide loads do not cross lines more than they must.
@@ -118,8 +121,10 @@ impl<'a> Outward<'a> {
                     packets += self.take(place, vnet);
                 }
                 Err(_) => {
+                    // Down or gone, or one packet of a kind that the device can't tell of: the next read will say.
                     self.counts[READ_ERRORS] += 1;
                     self.shared.outward.add(&mut self.counts);
+                    std::thread::sleep(AFTER_ERROR);
                     break;
                 }
             }
@@ -163,7 +168,7 @@ impl<'a> Outward<'a> {
         shared.engine.with_sender(|sender| {
             let mut at = 0;
             while let Some(item) = items.front_mut() {
-                let Some(packet) = read.get(item.place.clone()) else { break };
+                let packet = read.get(item.place.clone()).unwrap_or_default();
                 let route = sender.route(packet, now);
                 if let Route::Protect { pad_to: wanted, .. } = route {
                     *pad_to = (*pad_to).max(wanted);

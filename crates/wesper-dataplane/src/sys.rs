@@ -36,6 +36,16 @@ pub(crate) fn event() -> io::Result<OwnedFd> {
     }
 }
 
+/// Keeps signals from the calling thread, so that they wake the one that waits for them.
+pub(crate) fn block_signals() {
+    // SAFETY: the set is filled in before it is used; both calls take pointers to it that are valid, and no old set.
+    unsafe {
+        let mut all: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const all, ptr::null_mut());
+    }
+}
+
 /// Sets a socket option whose value is an int.
 pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value outlives the call, and its size is passed with it.

@@ -9,6 +9,7 @@ What the engine's `outbound` and `inbound` make of those goes back through the s
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -29,12 +30,11 @@ _FAR_MAC = bytes.fromhex("0257e5be0002")
 class NativeLoop(Loop):
     """Worker threads around a native engine.   Its device may have vnet headers and several queues.
 
+    The workers have copies of the descriptors until `stop`; what is to be told of them can be asked for afterwards too.
     Raises UnsupportedError for another engine, OSError if the kernel has no room for another descriptor.
     """
 
     name: ClassVar[str] = "native"
-    _tap_octets = 0
-    _running = False
 
     def __init__(
         self,
@@ -50,48 +50,63 @@ class NativeLoop(Loop):
             raise UnsupportedError("native workers", f"the native engine, not the {engine.name} one")
         ethernet = device.mac + _FAR_MAC if device.ethernet else None
         udp = "udp" in device.segmentation
-        self._plane = _native.Dataplane(
+        self._plane: _native.Dataplane | None = _native.Dataplane(
             engine,
             [(queue, device.vnet_header, ethernet, udp) for queue in device.queues],
             [(link.kind, link.fd, link.local, link.port) for link in self.links],
             self.options.offloads,
         )
+        self._offloads = self._plane.offloads()
+        self._last_counts: list[tuple[str, int]] = []
+        self._last_tapped: list[Tapped] = []
 
     def start(self) -> None:
-        self._plane.start()
-        self._running = True
+        if self._plane is not None:
+            self._plane.start()
 
     def stop(self, drain_seconds: float) -> None:
-        if not self._running:
+        plane = self._plane
+        if plane is None:
             return
-        self._running = False
-        self._plane.stop(drain_seconds)
-        self._decide()
+        try:
+            plane.stop(drain_seconds)
+        except OSError as error:
+            raise WorkerDied(f"a worker of the tunnel has ended: {error}") from None
+        finally:
+            self._decide_all(plane)
+            self._last_tapped, self._last_counts, self._offloads = self.tapped(), plane.counts(), plane.offloads()
+            self._plane = None  # and with it its copies of the descriptors: the interface can go
 
     def watch(self) -> Mapping[int, Callable[[], None]]:
-        return {self._plane.slow_fd: self._decide}
+        return {} if self._plane is None else {self._plane.slow_fd: self._decide}
 
     def counts(self) -> dict[str, int]:
-        counts = dict.fromkeys(COUNTS, 0) | self.counted
-        for name, number in self._plane.counts():
-            counts[name] = counts.get(name, 0) + number
-        return {name: counts[name] for name in COUNTS}
+        total = Counter(self.counted)
+        for name, number in self._counted_by_workers():
+            total[name] += number
+        return {name: total[name] for name in COUNTS}
 
     def calls(self) -> dict[str, int]:
-        """Return how often the workers called the kernel, and what the engine dropped on their way."""
-        return {name: number for name, number in self._plane.counts() if name not in COUNTS}
+        """Return how often the workers called the kernel, and how many packets the engine dropped on their way."""
+        return {name: number for name, number in self._counted_by_workers() if name not in COUNTS}
 
     def offloads(self) -> list[tuple[Link, bool, bool]]:
         """Return, of each link, whether several datagrams go as one message, and whether they come so."""
-        return [(link, *both) for link, both in zip(self.links, self._plane.offloads(), strict=True)]
+        found = self._offloads if self._plane is None else self._plane.offloads()
+        return [(link, *both) for link, both in zip(self.links, found, strict=True)]
 
     def tap(self, octets: int) -> None:
+        if self._plane is None:
+            return
         if octets:
             self._plane.open_tap(_WHOLE, octets)
         else:
             self._plane.close_tap()
 
     def tapped(self) -> list[Tapped]:
+        if self._plane is None:
+            last, self._last_tapped = self._last_tapped, []
+            return last
         seen, lost = self._plane.seen()
         self.counted["tap_lost"] += lost
         since_epoch = time.time_ns() - now_ns()
@@ -107,7 +122,7 @@ class NativeLoop(Loop):
         ]
 
     def send(self, packet: bytes) -> None:
-        wrong = self._plane.send(packet)
+        wrong = "link_unreachable" if self._plane is None else self._plane.send(packet)
         if wrong is None:
             self.counted["link_sent_packets"] += 1
             self.counted["link_sent_octets"] += len(packet)
@@ -115,22 +130,26 @@ class NativeLoop(Loop):
             self.counted[wrong] += 1
 
     def write(self, packet: bytes) -> str | None:
-        return self._plane.write(packet)
+        return "device_down" if self._plane is None else self._plane.write(packet)
+
+    def _counted_by_workers(self) -> list[tuple[str, int]]:
+        return self._last_counts if self._plane is None else self._plane.counts()
 
     def _decide(self) -> None:
-        """Do with what the workers have left what policy says."""
+        """Do with what the workers have left what policy says.   Raises WorkerDied."""
+        if self._plane is None:
+            return
+        self._decide_all(self._plane)
+        if self._plane.has_died():
+            self.stop(0)
+
+    def _decide_all(self, plane: _native.Dataplane) -> None:
         now = now_ns()
-        for outbound, packet in self._plane.slow():
+        for outbound, packet in plane.slow():
             if outbound:
                 self.carry_out(packet, now)
             else:
                 self.carry_in(packet, now)
-        if self._running and self._plane.has_died():
-            self._running = False
-            try:
-                self._plane.stop(0)
-            except OSError as error:
-                raise WorkerDied(str(error)) from None
 
 
 class WorkerDied(WesperError):
