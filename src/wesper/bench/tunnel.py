@@ -185,7 +185,7 @@ class _Field:
 
     def __init__(self, kinds: Sequence[type[Tunnel]], on_start: Callable[[str], None]) -> None:
         self._kinds, self._on_start = kinds, on_start
-        self._folder = tempfile.TemporaryDirectory(prefix="wesper-")
+        self._folder = tempfile.TemporaryDirectory(prefix="wesper-bench-")
         self._running: dict[str, tuple[Tunnel, Agent, Agent]] = {}
         self.left_out: dict[str, str] = {}
         self.versions: dict[str, str] = {}
