@@ -1,0 +1,217 @@
+"""What goes wrong at night: peers that move or vanish, links that flap, full disks, floods. Told, and survived."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from wesper.lab import nat, pair, third_host
+from wesper.protocols import ip
+from wesper.wire.ipv4 import IPv4
+
+from .ends import PATIENCE_S, Stream, await_ping, ending, eventually, ping, two_ends
+
+pytestmark = pytest.mark.usefixtures("namespaces")
+ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_peer_behind_a_nat_is_found_and_followed(engine: str, tmp_path: Path) -> None:
+    with nat(random_ports=True) as lab:
+        a, n, b = lab
+        left, right = two_ends(tmp_path, a, b, engine, address="any")
+        with ending(left, right):
+            right.up()
+            assert right.status()["tunnels"][0]["peer"] is None
+            assert ping(right, left.inner, timeout=0.2) == 0  # nobody knows where to
+            left.up()
+            await_ping(left, right.inner)
+            found = right.status()["tunnels"][0]
+            assert found["peer"] == n.interface("n-b").address()
+            ports = {found["peer_port"]}
+            for _ in range(2):
+                n.forget_flows()
+                assert ping(left, right.inner, 5, timeout=1.0) >= 4
+                ports.add(right.status()["tunnels"][0]["peer_port"])
+            assert len(ports) == 3
+            await_ping(right, left.inner)
+            assert len(right.told("peer_moved")) == 3
+
+
+def test_a_fixed_peer_is_not_followed(tmp_path: Path) -> None:
+    with nat(random_ports=True) as lab:
+        a, n, b = lab
+        left, right = two_ends(tmp_path, a, b, address="any", peer_address=b.address)
+        right.set("tunnel", peer=n.interface("n-b").address())
+        with ending(left, right):
+            right.up()
+            left.up()
+            eventually(lambda: right.told("peer_elsewhere"))
+            assert right.status()["tunnels"][0]["peer_port"] == 4500
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_vanished_peer_is_told_and_comes_back(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wesper.tunnel.pairs.SILENT_NS", 500_000_000)
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, engine)
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            right.kill()
+            ping(left, right.inner, 2, timeout=0.2)
+            eventually(lambda: left.status()["tunnels"][0]["silent"])
+            assert left.told("peer_silent")
+            heard = len(left.told("peer_heard"))
+            right.up()
+            await_ping(left, right.inner)
+            eventually(lambda: len(left.told("peer_heard")) > heard)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_link_that_flaps_and_an_address_that_changes(engine: str, tmp_path: Path) -> None:
+    with pair() as lab:
+        a, b = lab
+        left, right = two_ends(tmp_path, a, b, engine, address="any", peer_address=b.address)
+        with ending(left, right):
+            right.up()
+            left.up()
+            await_ping(left, right.inner)
+            link = lab.links["a-b"]
+            for _ in range(3):
+                link.down()
+                ping(left, right.inner, timeout=0.05)
+                link.up()
+                await_ping(left, right.inner)
+            interface = a.interfaces[0]
+            interface.add_address("10.0.1.77/24")
+            interface.remove_address(f"{a.address}/24")
+            await_ping(left, right.inner)
+            eventually(lambda: right.status()["tunnels"][0]["peer"] == "10.0.1.77")
+            await_ping(right, left.inner)
+
+
+def test_lost_packets_are_told_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wesper.tunnel.daemon.LOST_NS", 100_000_000)
+    with pair() as lab:
+        a, b = lab
+        left, right = two_ends(tmp_path, a, b)
+        with ending(left, right):
+            left.up()
+            a.interfaces[0].remove_address(f"{a.address}/24")
+            ping(left, right.inner, timeout=0.05)
+            eventually(lambda: any("link_unreachable" in each for each in left.told("lost")))
+            a.interfaces[0].add_address("10.0.1.1/24")
+            right.up()
+            await_ping(left, right.inner)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_disk_that_can_not_be_written(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Reserved numbers are used up, then packets are dropped by name; and it goes on when the disk does.
+    import errno
+
+    monkeypatch.setattr("wesper.tunnel.state.BLOCK", 40)
+    full = tmp_path / "full"
+    real = os.fdatasync
+
+    def sync(descriptor: int) -> None:
+        if full.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr("wesper.tunnel.state.os.fdatasync", sync)
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, engine)
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            full.touch()
+            ping(left, right.inner, 100, timeout=2.0)
+            eventually(lambda: left.told("state_not_saved"))
+            assert "No space left" in left.status()["trouble"]["state_not_saved"]
+            eventually(lambda: left.status()["drops"].get("OUT_NOT_RESERVED"))
+            full.unlink()
+            eventually(lambda: left.told("state_saved"))
+            await_ping(left, right.inner)
+            assert left.status()["trouble"] == {}
+
+
+def sent_by(address: str, sniff: socket.socket) -> Iterator[bytes]:
+    """Yield what UDP datagrams of an address carry, of those that have passed."""
+    while True:
+        try:
+            datagram = ip.parse(sniff.recv(2048)[14:])
+        except BlockingIOError:
+            return
+        if datagram is not None and datagram.upper == 17 and datagram.header.source == ip_address(address).packed:
+            yield datagram.packet[28:]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_flood_is_counted_by_name_and_harms_nobody(engine: str, tmp_path: Path) -> None:
+    chance = random.Random("flood")
+    with third_host() as lab:
+        a, r, b, c = (lab[name] for name in "arbc")
+        left, right = two_ends(tmp_path, a, b, engine)
+        with ending(left, right), ExitStack() as stack:
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            spi = right.pair()["in"]["spi"]
+            sniff = stack.enter_context(r.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
+            sniff.bind((r.interfaces[1].name, 3))
+            sniff.setblocking(False)
+            ping(left, right.inner, 20)
+            replays = list(sent_by(a.address, sniff))
+            assert replays
+            bad = stack.enter_context(c.socket())
+            spoof = stack.enter_context(c.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
+            target = (b.address, 4500)
+            stream = stack.enter_context(Stream(left, right))
+            dropped = right.status()["drops"]
+            sent = 0
+            until = time.monotonic() + 1.5
+            while time.monotonic() < until:
+                for _ in range(10):
+                    garbage = chance.randbytes(chance.randrange(1, 200))
+                    forged = struct.pack(">II", spi, chance.randrange(1 << 20)) + chance.randbytes(80)
+                    for octets in (garbage, forged, chance.choice(replays)):
+                        bad.sendto(octets, target)
+                    header = IPv4(
+                        total_length=28 + len(forged), ttl=64, protocol=17, source=ip_address(a.address).packed,
+                        destination=ip_address(b.address).packed,
+                    )  # fmt: skip
+                    udp = struct.pack(">HHHH", 4500, 4500, 8 + len(forged), 0)
+                    spoof.sendto(header.build() + udp + forged, (b.address, 0))
+                    sent += 4
+                stream.run(0.005)
+            assert stream.number > 50
+            assert stream.lost() == []
+            assert sent > 400
+
+            def total() -> int:
+                now = right.status()["drops"]
+                return sum(now.values()) - sum(dropped.values())
+
+            eventually(lambda: total() >= sent)
+            names = right.status()["drops"]
+            for name in ("REPLAY", "AUTH", "NO_SA"):
+                assert names.get(name, 0) > dropped.get(name, 0), name
+            # Nothing went back to who asked for it.
+            bad.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                bad.recv(100)
+            assert right.status()["tunnels"][0]["peer"] == a.address
+            assert ping(left, right.inner, 3, timeout=PATIENCE_S) == 3
