@@ -34,9 +34,9 @@ def view(looks: Sequence[Look]) -> RenderableType:
     """Return what to show of the last looks, at least one, the oldest first."""
     last = looks[-1].numbers
     before = looks[-2] if len(looks) > 1 else None
-    head = Text.assemble(
-        (last.name, "bold"), f"  {last.interface}, {last.engine} engine, up {since(last.uptime_seconds)}"
-    )
+    interface = f"{last.interface}, " if last.interface != last.name else ""
+    about = f"  {interface}{last.engine} engine, up {since(last.uptime_seconds)}"
+    head = Text.assemble((last.name, "bold"), about)
     return Group(head, Text(), _traffic(looks), Text(), _sas(looks[-1], before), Text(), _drops(looks[-1], before))
 
 

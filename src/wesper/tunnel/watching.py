@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_UNSENT: Final = 4 << 20
 """Octets that may wait for somebody who taps; while there are more, packets are counted as lost instead."""
+_A_LINE: Final = 32  # packets, of 64 KiB each at most, so that one line more still fits into a connection's backlog
 
 
 def tap(daemon: Daemon, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
@@ -40,11 +41,12 @@ def tap(daemon: Daemon, connection: Connection, request: dict[str, Any]) -> dict
         counted = daemon.loop.counts()["tap_lost"]
         lost += counted - tap_lost
         tap_lost = counted
-        if connection.unsent > MAX_UNSENT:
-            lost += len(seen)
-        else:
-            # Also when there is nothing to tell: whoever waits for a time to be over learns that it goes on.
-            connection.send({"packets": [as_json(each) for each in seen], "lost": lost})
+        # One line at least: whoever waits for a time to be over learns that it goes on.
+        for place in range(0, max(len(seen), 1), _A_LINE):
+            if connection.unsent > MAX_UNSENT:
+                lost += len(seen) - place
+                break
+            connection.send({"packets": [as_json(each) for each in seen[place : place + _A_LINE]], "lost": lost})
             lost = 0
         return connection.is_open
 
