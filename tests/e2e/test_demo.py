@@ -42,7 +42,12 @@ def test_demo_of_a_tunnel_holds_its_claims(tmp_path: Path, engine: str) -> None:
     report = (folder / "report.html").read_text()
     assert f"{claims[1]} of {claims[2]} claims hold" in report
     assert f"{engine} engine" in report
-    run("-o", folder, "--engine", engine)  # and once more into the same folder
+    assert "b$ wesper up " in done.stdout
+
+
+def test_demo_runs_again_into_the_same_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        run("-o", tmp_path)
 
 
 def test_demo_of_a_capture_protects_opens_compares_and_times(tmp_path: Path) -> None:

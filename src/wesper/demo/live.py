@@ -62,6 +62,8 @@ def run(output: Path, teller: Teller, *, engine: str | None = None) -> Story:
         teller.say(f"{clear.seen.frames.total():,} frames seen, {clear.seen.marked.total():,} of them show the marker")
         teller.step("The tunnel comes up")
         with Tunnel(a, b, output / "tunnel", engine) as tunnel:
+            for command in tunnel.commands:
+                teller.say(command)
             teller.say(tunnel.described)
             teller.step("They talk through the tunnel, and the router watches")
             wire = output / "wire.pcapng"

@@ -176,16 +176,17 @@ def _latency(found: Findings) -> tuple[str, str]:
     back = {name: sorted(each for each in way.round_trips if each is not None) for name, way in ways.items()}
     usual = max((times[int(len(times) * _USUAL)] for times in back.values() if times), default=0.0) * 1.5
     late = sum(each > usual for times in back.values() for each in times)
+    scale, unit = (1e3, "milliseconds") if usual >= 0.001 else (1e6, "microseconds")
     series = []
     for name, times in back.items():
         share = 100 / max(len(ways[name].round_trips), 1)
-        points = [(1000 * each, share * place) for place, each in enumerate(times, 1) if each <= usual]
+        points = [(scale * each, share * place) for place, each in enumerate(times, 1) if each <= usual]
         series.append(Series(name, points, "esp" if ways[name] is found.tunnel else "plain", stepped=True))
     about = f"How many of {len(found.tunnel.round_trips)} echoes on each way were back after so long."
     if late:
         slowest = max(each for times in back.values() for each in times)
         about += f" {late} took longer than the axis goes, the slowest {duration(slowest)}."
-    return about, lines(series, x_title="milliseconds", y_title="% of echoes")
+    return about, lines(series, x_title=unit, y_title="% of echoes")
 
 
 def _stack(each: Growth) -> Stack:

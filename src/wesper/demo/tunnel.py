@@ -36,7 +36,7 @@ class Tunnel:
     """A context in which the tunnel is up.
 
     far: the host at its other end; far_address: its address inside.   ports, spis: what tells the tunnel's packets.
-    sas: of both directions, with keys.   described: what runs, in words.
+    sas: of both directions, with keys.   commands: what was typed.   described: what runs, in words.
     """
 
     def __init__(self, a: Node, b: Node, folder: Path, engine: str | None) -> None:
@@ -45,6 +45,7 @@ class Tunnel:
         self._hosts, self._folder, self._engine = {"a": a, "b": b}, folder, engine
         self._run_dir = Path(mkdtemp(prefix="wesper-demo-"))  # a socket's path must be short
         self._files: dict[str, TunnelFile] = {}
+        self.commands: list[str] = []
 
     def __enter__(self) -> Self:
         try:
@@ -119,6 +120,7 @@ class Tunnel:
 
     def _wesper(self, host: Node | None, *words: str) -> None:
         command = [*_WESPER, *words]
+        self.commands.append(f"{host.name if host else ''}$ wesper {' '.join(words)}")
         try:
             if host is None:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=_UP_S, check=False)
