@@ -143,7 +143,9 @@ impl Inbound {
     /// The shorter of the two slices decides how many. No allocation; see [`probe_many`] for how.
     #[inline]
     pub fn find_many(&self, spis: &[u32], positions: &mut [u32]) {
-        let home = |spi| SpiHash::home(self.hash.hash(spi), self.homes);
+        // Copies, which no write to `positions` can change.
+        let (hash, homes) = (self.hash, self.homes);
+        let home = |spi| SpiHash::home(hash.hash(spi), homes);
         let spi_of = |row: Option<&Row>| row.map_or(0, |row| row.spi);
         match &self.rows {
             Rows::Flat(rows) => probe_many(spis, positions, home, |at| spi_of(rows.get(at))),
@@ -287,8 +289,8 @@ impl Inbound {
 /// Searches an open-addressing table for many SPIs at once, a window of them in flight.
 ///
 /// home: where to begin. spi_at: what is in a row, 0 for empty and past the end. In each round every
-/// search in the window reads one row; those that ended leave and new ones take their places. No
-/// branch depends on a row, so the cache misses of a whole round overlap.
+/// search in the window reads one row; those that ended leave, and new ones take their places and read
+/// their first. No branch depends on a row, so the cache misses of a whole round overlap.
 #[inline(always)]
 pub(crate) fn probe_many(
     spis: &[u32],
@@ -300,28 +302,36 @@ pub(crate) fn probe_many(
     let mut window = [0u32; WINDOW];
     let (mut searching, mut begun) = (0, 0);
     while searching > 0 || begun < total {
-        let fresh = (WINDOW - searching).min(total - begun);
-        for (place, index) in window.iter_mut().skip(searching).zip(begun..begun + fresh) {
-            *place = index as u32;
-            if let (Some(spi), Some(position)) = (spis.get(index), positions.get_mut(index)) {
-                *position = home(*spi) as u32;
-            }
-        }
-        begun += fresh;
         let mut left = 0;
-        for turn in 0..searching + fresh {
+        for turn in 0..searching {
             let index = window[turn % WINDOW];
             if let (Some(spi), Some(position)) = (spis.get(index as usize), positions.get_mut(index as usize)) {
-                let seen = spi_at(*position as usize);
-                let (hit, end) = (seen == *spi, seen == 0);
                 window[left % WINDOW] = index;
-                left += usize::from(!hit & !end);
-                // Kept as the row to read next, until the search ends at this one or at an empty one.
-                *position = (*position + u32::from(!hit)) | 0u32.wrapping_sub(u32::from(end));
+                let goes_on;
+                (*position, goes_on) = step(*spi, *position, spi_at(*position as usize));
+                left += usize::from(goes_on);
             }
         }
+        let fresh = begun..total.min(begun + WINDOW - left);
+        let new = spis.get(fresh.clone()).unwrap_or_default();
+        let places = positions.get_mut(fresh.clone()).unwrap_or_default();
+        for (index, (spi, position)) in (begun as u32..).zip(new.iter().zip(places)) {
+            window[left % WINDOW] = index;
+            let at = home(*spi);
+            let goes_on;
+            (*position, goes_on) = step(*spi, at as u32, spi_at(at));
+            left += usize::from(goes_on);
+        }
+        begun = fresh.end;
         searching = left;
     }
+}
+
+/// What comes of a search that has seen a row at a position: where it ends or reads next, and whether it goes on.
+#[inline(always)]
+fn step(spi: u32, position: u32, seen: u32) -> (u32, bool) {
+    let (hit, end) = (seen == spi, seen == 0);
+    ((position + u32::from(!hit)) | 0u32.wrapping_sub(u32::from(end)), !hit & !end)
 }
 
 /// SAs that `homes` homes may hold: three quarters.

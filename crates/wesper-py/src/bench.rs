@@ -114,14 +114,14 @@ impl LookupBench {
 
     /// Return nanoseconds a look-up: of the table, in batches, over all SPIs at random.
     fn table_nanoseconds(&self, py: Python<'_>) -> f64 {
-        py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).table_nanoseconds())
+        py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).nanoseconds(core::Probe::Table))
     }
 
     /// Return nanoseconds a look-up: of the bare probe, the fastest of its forms.
     fn bare_nanoseconds(&self, py: Python<'_>) -> f64 {
         py.detach(|| {
             let mut bench = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            bench.bare_nanoseconds().min(bench.bare_grouped_nanoseconds()).min(bench.bare_staged_nanoseconds())
+            core::Probe::BARE.map(|probe| bench.nanoseconds(probe)).into_iter().fold(f64::INFINITY, f64::min)
         })
     }
 }
