@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, summarize_address_range
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..sa import OPAQUE, AddressRange, Direction, Inner, Mode, Profile, Selector
 from ..sa.replay import DEFAULT_WINDOW
 from ..sa.selectors import Opaque
 from .static import Encapsulated, StaticSA, legacy_word
+from .strict_toml import read_strict
 from .toml_lines import LineIndex
 
 ReadKeyFile = Callable[[Path], bytes]
@@ -88,8 +88,6 @@ _WORDS = {
     "mode": "tunnel, transport, beet or auto",
     "spi": 'a number or "*"',
 }
-_MESSAGE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<at>.*)`)?$", re.DOTALL)
-_FIELD = re.compile(r"Object (?P<kind>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
@@ -98,43 +96,13 @@ def read_toml(text: str, path: Path | str, read_key_file: ReadKeyFile | None = N
 
     read_key_file: None refuses `key_file`.   Raises ConfigError or KeyMaterialError with file, line and key.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        what, _, place = str(error).partition(" (at ")
-        line = re.match(r"line (\d+)", place)
-        raise ConfigError(what, path=path, line=int(line[1]) if line else None, expected="TOML") from None
-    except RecursionError:
-        raise ConfigError("nested too deeply", path=path, expected="a [[sa]] table for each SA") from None
-    lines = LineIndex(text)
-    try:
-        file = msgspec.convert(data, _File)
-    except msgspec.ValidationError as error:
-        raise _explained(str(error), path, lines) from None
+    file, lines = read_strict(text, path, _File, tables=_TABLES, expected=_WORDS)
     return [_Reader(f"sa[{place}]", path, lines, read_key_file).sa(given) for place, given in enumerate(file.sa)]
 
 
 def write_toml(sas: Sequence[StaticSA]) -> str:
     """Return the TOML text of SAs, keys inline."""
     return "\n".join(["# Static SAs with their keys: for your eyes only (chmod 600).", *map(_table, sas)])
-
-
-def _explained(message: str, path: Path | str, lines: LineIndex) -> ConfigError:
-    """Turn msgspec's message into one with line, key and the nearest known name."""
-    found = _MESSAGE.match(message)
-    what, at = (found["what"], found["at"] or "") if found else (message, "")
-    named = _FIELD.match(what)
-    if named is None:
-        what, _, got = what.replace("`", "").partition(", got ")
-        words = _WORDS.get(at.rpartition(".")[2], what.removeprefix("Expected "))
-        return ConfigError(f"not {got}" if got else what, path=path, line=lines.line(at), key=at, expected=words)
-    key = f"{at}.{named['name']}" if at else named["name"]
-    if named["kind"] == "missing required":
-        return ConfigError("missing", path=path, line=lines.line(at), key=key)
-    known = _TABLES[re.sub(r"\[\d+\]", "", at)].__struct_fields__
-    near = difflib.get_close_matches(named["name"], known, 1)
-    expected = near[0] if near else ", ".join(known)
-    return ConfigError("unknown key", path=path, line=lines.line(key), key=key, expected=expected)
 
 
 class _Reader:
