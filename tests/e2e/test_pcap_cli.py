@@ -116,6 +116,26 @@ def test_cut_capture_is_exit_4_and_the_rest_is_there(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        "pcap encrypt plain.pcapng -o row.key --keys row.toml",
+        "pcap decrypt plain.pcapng -o row.key --keys row.toml",
+        "pcap keys row.toml -o row.key",
+    ],
+)
+def test_files_that_a_key_file_names_are_not_overwritten(folder: Path, arguments: str) -> None:
+    (folder / "row.toml").write_text('[[sa]]\nspi = 256\nsuite = "aes-gcm-16"\nkey_file = "row.key"\n')
+    row = folder / "row.key"
+    row.write_text("11" * 20)
+    for name in ("row.toml", "row.key"):
+        (folder / name).chmod(0o600)
+    done = wesper(*arguments.split(), folder=folder)
+    assert done.returncode == 2
+    assert b"output and input are the same file" in done.stderr
+    assert row.read_text() == "11" * 20
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         ("pcap decrypt plain.pcapng -o plain.pcapng --keys keys.toml", 2, "output and input are the same file"),

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import CaptureError, ConfigError
-from ..keying import format_of, load_keys, save_keys
+from ..keying import files_with_keys, format_of, load_keys, save_keys
 from ..pcap import create_capture, open_capture
 from ..pcap import info as pcap_info
 from ..pcap.batch import Batches
@@ -73,7 +73,7 @@ def decrypt(
         Print the summary as JSON on standard error.
     """
     sas = load_keys(keys)
-    _keep_inputs(output, source, keys)
+    _keep_inputs(output, source, *files_with_keys(keys))
     tally = Tally()
     with Batches(source, _truncated(tally)) as batches, create_capture(output) as out, _progress() as progress:
         decrypt_capture(
@@ -128,7 +128,7 @@ def encrypt(
         Print the summary as JSON on standard error.
     """
     sas = load_keys(keys)
-    _keep_inputs(output, source, keys)
+    _keep_inputs(output, source, *files_with_keys(keys))
     tally = Tally()
     with Batches(source, _truncated(tally)) as batches, create_capture(output) as out, _progress() as progress:
         encrypt_capture(
@@ -188,7 +188,7 @@ def keys(source: Path, /, *, output: _Output) -> int:
         The new key file; - for standard output.
     """
     sas = load_keys(source)
-    _keep_inputs(output, source)
+    _keep_inputs(output, *files_with_keys(source))
     text = source.read_text()
     form: Literal["toml", "esp_sa"] = "esp_sa" if format_of(text) == "toml" else "toml"
     if output.endswith(".toml"):
@@ -200,7 +200,7 @@ def keys(source: Path, /, *, output: _Output) -> int:
 
 
 def _keep_inputs(output: str, *inputs: str | Path) -> None:
-    """Raise ConfigError if the output is one of the inputs."""
+    """Raise ConfigError if the output is one of the inputs, among them files that hold keys."""
     for path in inputs:
         if output != "-" and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
             raise ConfigError("output and input are the same file", path=output, expected="another name")

@@ -20,7 +20,7 @@ StaticSA(suite='aes-gcm-16', spi=4096, mode=Mode.TUNNEL)
 """
 
 from .esp_sa import read_esp_sa, write_esp_sa
-from .key_file import FORMATS, KeyFormat, format_of, load_keys, parse_keys, save_keys
+from .key_file import FORMATS, KeyFormat, files_with_keys, format_of, load_keys, parse_keys, save_keys
 from .static import Encapsulated, StaticSA
 from .toml_file import read_toml, write_toml
 
@@ -30,6 +30,7 @@ __all__ = [
     "KeyFormat",
     "StaticSA",
     "format_of",
+    "files_with_keys",
     "load_keys",
     "parse_keys",
     "read_esp_sa",

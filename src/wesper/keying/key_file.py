@@ -39,6 +39,21 @@ def parse_keys(text: str, form: KeyFormat, path: Path | str, *, key_files: bool 
     return sas
 
 
+def files_with_keys(path: Path | str) -> list[Path]:
+    """Return a valid key file and those that its `key_file` keys name.   Raises as load_keys does."""
+    path = Path(path)
+    found = [path]
+
+    def note(row: Path) -> bytes:
+        found.append(row)
+        return read_key_row(row)
+
+    text = _read(path)
+    if format_of(text) == "toml":
+        read_toml(text, path, note)
+    return found
+
+
 def format_of(text: str) -> KeyFormat:
     """Return the form of a text by its first statement: a line of esp_sa begins with a quotation mark and a comma
     follows the first string.
