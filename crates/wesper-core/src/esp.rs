@@ -111,7 +111,7 @@ impl Form {
         self.iv
     }
 
-    /// Says whether [`Self::seal_usual`] and [`Self::open_usual`] do for this suite.
+    /// Says whether [`Self::frame_usual`] and [`Self::usual_input`] do for this suite.
     #[inline(always)]
     pub(crate) fn is_usual(&self) -> bool {
         self.is_usual
@@ -222,49 +222,38 @@ impl Form {
         (payload + TRAILER + 3) & !3
     }
 
-    /// Does what [`Self::seal`] does, for a form that [is usual](Self::is_usual) and a payload of 6 octets or more.
+    /// Writes all that stands around a payload but the ICV, for a form that [is usual](Self::is_usual).
     ///
-    /// front: header and IV. body: [`Self::usual_body`] octets. None if the lengths are others.
+    /// front: header and IV. body: [`Self::usual_body`] octets of a payload of 6 or more. None if the lengths are others.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "the caller has cut the frame already")]
-    pub(crate) fn seal_usual(
-        &self,
-        context: &Context,
+    pub(crate) fn frame_usual(
         numbers: Numbers,
         next_header: u8,
         payload: usize,
         front: &mut [u8; USUAL_FRONT],
         body: &mut [u8],
-        icv: &mut [u8],
     ) -> Option<()> {
         let header = u64::from(numbers.spi) << 32 | numbers.sequence & 0xffff_ffff;
         *front = (u128::from(header) << 64 | u128::from(numbers.sequence)).to_be_bytes();
         let padding = PADDING.get(body.len().wrapping_sub(payload + TRAILER))?;
         let end = body.last_chunk_mut::<8>()?;
         *end = (u64::from_be_bytes(*end) & !padding.mask | padding.octets | u64::from(next_header)).to_be_bytes();
-        let extended = numbers.extended();
-        let associated = if self.esn { &extended[..12] } else { &front[..HEADER] };
-        let nonce = Nonce::salted(u32::from_be_bytes(numbers.salt), numbers.sequence);
-        context.seal(&nonce, Associated::front(associated), body, icv).ok()
+        Some(())
     }
 
-    /// Does what [`Self::open`] does, for a form that [is usual](Self::is_usual).
+    /// Returns what the cipher of a form that [is usual](Self::is_usual) wants besides the body.
     ///
-    /// front: header and IV.
+    /// iv: as sent.
     #[inline(always)]
-    pub(crate) fn open_usual(
-        &self,
-        context: &Context,
-        numbers: Numbers,
-        front: &[u8; USUAL_FRONT],
-        body: &mut [u8],
-        icv: &[u8],
-    ) -> Result<(), OpenError> {
-        let iv = u128::from_be_bytes(*front) as u64;
-        let extended = numbers.extended();
-        let associated = if self.esn { &extended[..12] } else { &front[..HEADER] };
+    pub(crate) fn usual_input(&self, numbers: Numbers, iv: u64) -> Input {
+        let spi = u128::from(numbers.spi) << 96;
+        let low = u128::from(numbers.sequence as u32);
+        let (front, octets) = match self.esn {
+            true => (spi | u128::from(numbers.sequence) << 32, 12),
+            false => (spi | low << 64, HEADER as u32),
+        };
         let nonce = Nonce::salted(u32::from_be_bytes(numbers.salt), iv);
-        context.open(&nonce, Associated::front(associated), body, icv)
+        Input { nonce, front: front.to_be_bytes(), octets }
     }
 
     /// Opens a packet that [`fits`](Self::fits), in place: what comes behind IV is plaintext then.
@@ -293,6 +282,38 @@ impl Form {
     pub(crate) fn plaintext<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
         let end = packet.len().saturating_sub(usize::from(self.icv_octets));
         packet.get(self.front_octets()..end).unwrap_or_default()
+    }
+}
+
+/// What a combined cipher wants besides the body, in memory well before it does.
+///
+/// A processor can not load at once what smaller stores have just put together, and would wait for them.
+#[derive(Clone, Copy)]
+pub(crate) struct Input {
+    nonce: Nonce,
+    front: [u8; 16],
+    octets: u32,
+}
+
+impl Input {
+    /// Before anything is known.
+    pub(crate) const EMPTY: Self = Self { nonce: Nonce::ZERO, front: [0; 16], octets: 0 };
+
+    /// Encrypts a body, framed, and writes its ICV.
+    #[inline(always)]
+    pub(crate) fn seal(&self, context: &Context, body: &mut [u8], icv: &mut [u8]) -> Result<(), SealError> {
+        context.seal(&self.nonce, self.associated(), body, icv)
+    }
+
+    /// Checks the ICV of a body and decrypts it.
+    #[inline(always)]
+    pub(crate) fn open(&self, context: &Context, body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
+        context.open(&self.nonce, self.associated(), body, icv)
+    }
+
+    #[inline(always)]
+    fn associated(&self) -> Associated<'_> {
+        Associated::front(self.front.get(..self.octets as usize).unwrap_or_default())
     }
 }
 

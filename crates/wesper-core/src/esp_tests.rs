@@ -65,8 +65,10 @@ fn the_usual_way_makes_the_same_octets() {
                 let mut frame = vec![0x42; expected.len()];
                 let (front, rest) = frame.split_first_chunk_mut().expect("long enough");
                 let (body, icv) = rest.split_at_mut(Form::usual_body(payload));
-                form.seal_usual(&context, NUMBERS, 4, payload, front, body, icv).expect("fits");
-                form.open_usual(&context, NUMBERS, front, &mut body.to_vec(), icv).expect("holds");
+                Form::frame_usual(NUMBERS, 4, payload, front, body).expect("fits");
+                let input = form.usual_input(NUMBERS, NUMBERS.sequence);
+                input.seal(&context, body, icv).expect("fits");
+                input.open(&context, &mut body.to_vec(), icv).expect("holds");
                 assert_eq!(frame, expected, "{suite}, esn {esn}, {payload} octets");
             }
             run += 1;

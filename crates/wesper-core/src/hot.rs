@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::aead::Context;
+use crate::aead::{Context, prefetch};
 use crate::suite::MAX_AUTH_KEY_OCTETS;
 
 /// Slots that are allocated together; they never move, so no copy of a key is left behind.
@@ -47,7 +47,34 @@ impl ContextCache {
             return None;
         }
         *self.used.get_mut(at)? = true;
+        self.at(slot)
+    }
+
+    /// Says whether the context in `slot` is still that of `owner`, and marks it used.
+    #[inline(always)]
+    pub(crate) fn has(&mut self, slot: u32, owner: u32) -> bool {
+        let at = slot as usize;
+        let has = self.owners.get(at) == Some(&owner);
+        if let Some(used) = self.used.get_mut(at).filter(|_| has) {
+            *used = true;
+        }
+        has
+    }
+
+    /// Returns the context in `slot`, whosever it is.
+    #[inline(always)]
+    pub(crate) fn at(&self, slot: u32) -> Option<&Context> {
+        let at = slot as usize;
         self.blocks.get(at / BLOCK_SLOTS)?.get(at % BLOCK_SLOTS)?.as_ref()
+    }
+
+    /// Starts to bring the context in `slot` near.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        let at = slot as usize;
+        if let Some(place) = self.blocks.get(at / BLOCK_SLOTS).and_then(|block| block.get(at % BLOCK_SLOTS)) {
+            prefetch(place);
+        }
     }
 
     /// Puts a context in and returns its slot, evicting another if the cache is full.

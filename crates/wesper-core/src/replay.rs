@@ -116,6 +116,12 @@ impl ReplayWindow {
         }
     }
 
+    /// Returns where number `n` is recorded, none before the first accepted packet.
+    #[inline(always)]
+    pub(crate) fn word(&self, n: u64) -> Option<&u64> {
+        self.words.get(self.slot(n))
+    }
+
     /// Clears the words that the right edge passes on its way from `top` to `n`; none is shifted.
     #[inline(always)]
     fn advance(&mut self, top: u64, n: u64) {

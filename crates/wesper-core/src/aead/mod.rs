@@ -15,6 +15,8 @@ mod ring;
 
 use zeroize::Zeroize;
 
+pub(crate) use awslc::prefetch;
+
 use crate::suite::{Cipher, Suite};
 
 /// Why a context could not be made. Never says anything of the key but its length.
@@ -108,6 +110,9 @@ pub struct Nonce {
 }
 
 impl Nonce {
+    /// Sixteen zeros, for memory that a nonce is put into.
+    pub(crate) const ZERO: Self = Self { octets: [0; 16] };
+
     /// Makes the nonce of a counter-based suite: salt, then the 8-octet IV, sent or implicit.
     ///
     /// Suites with a 3-octet salt (CCM) take the first 3 of `salt`.

@@ -1,19 +1,16 @@
 //! A packet's way in (RFC 4303 §3.4): in place, the usual case in one straight line.
 
-use std::hint::black_box;
-
 use super::outcome::About;
 use super::{Hot, Opened, Receiver, Settings, Shape, Store};
-use crate::aead::OpenError;
+use crate::aead::{OpenError, prefetch};
 use crate::batch::{GROUP, Job, Output, Results, packet};
-use crate::esp::{self, Numbers, USUAL_FRONT};
+use crate::esp::{self, Input, Numbers, USUAL_FRONT};
 use crate::events::{Event, EventKind, EventQueue};
 use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
 use crate::modes::{self, Arrived, Payload};
 use crate::profile::SECOND;
 use crate::protocol::Protocol;
 use crate::replay::infer_esn;
-use crate::sad::NOT_FOUND;
 use crate::udp;
 use crate::verdict::DropReason;
 
@@ -29,13 +26,34 @@ struct Located {
     port: Option<u16>,
 }
 
+/// What is read of a packet before its turn.
+#[derive(Clone, Copy)]
+struct Read {
+    input: Input,
+    /// The number that it is taken for, unless packets before it change that.
+    sequence: u64,
+    /// Of the hot state; 0: not a usual packet.
+    number: u32,
+    low: u32,
+    /// Octets of the ciphertext.
+    body: u16,
+    traffic_class: u8,
+}
+
+impl Read {
+    const NONE: Self = Self { input: Input::EMPTY, sequence: 0, number: 0, low: 0, body: 0, traffic_class: 0 };
+}
+
+/// Octets in front of the usual packet's ciphertext.
+const FRONT: usize = IPV4_HEADER + USUAL_FRONT;
+
+/// Keys are brought near so many packets before they are needed.
+const AHEAD: usize = 2;
+
 /// Octets that a batch's packet may be laid over the one before it: IPv6, UDP and ESP headers and an IV.
 const LAID_OVER: usize = 64;
 /// Octets before a batch's packet that opening it may write to: BEET's longer header takes some more.
 const KEPT: usize = LAID_OVER + 16;
-
-/// So many SAs lie near, in the second-level cache: reading their state ahead costs more than it saves.
-const NEAR_SAS: usize = 1 << 12;
 
 impl Receiver {
     /// Opens one packet in place.
@@ -47,20 +65,42 @@ impl Receiver {
     pub fn decapsulate(&mut self, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Opened, DropReason> {
         let mut job = Job::new(0, start, len);
         let spi = likely_spi(buf.get(start..start.saturating_add(len)).unwrap_or_default());
-        let position = self.store.table.find(spi).unwrap_or(NOT_FOUND);
-        self.open(buf, &mut job, position, now)?;
+        self.open(buf, &mut job, self.index.get(spi), now)?;
         Ok(Opened { start: job.start, len: job.len, sa: job.sa, sequence: job.sequence })
     }
 
-    /// Opens packets in place, in order; each job is told what became of it.
+    /// Opens packets in place, in order; each job is told what became of it. They must not overlap.
+    ///
+    /// In passes over a group, so that what one packet waits for is on its way while others are worked on.
     pub fn decapsulate_batch(&mut self, jobs: &mut [Job], buf: &mut [u8], now: u64) {
         for jobs in jobs.chunks_mut(GROUP) {
-            let mut positions = [NOT_FOUND; GROUP];
+            let mut numbers = [0; GROUP];
             let packets = jobs.iter().map(|job| buf.get(job.start..job.start.saturating_add(job.len)));
-            self.look_up(packets.map(Option::unwrap_or_default), &mut positions);
-            for (job, position) in jobs.iter_mut().zip(positions) {
-                let done = self.open(buf, job, position, now);
+            self.look_up(packets.map(Option::unwrap_or_default), &mut numbers);
+            let mut read = [Read::NONE; GROUP];
+            for ((job, number), place) in jobs.iter().zip(numbers).zip(&mut read) {
+                self.read(buf, job, number, place);
+            }
+            let mut fetched = 0;
+            for (index, job) in jobs.iter_mut().enumerate() {
+                if let Some(next) = read.get(index + AHEAD).filter(|next| next.number != fetched) {
+                    fetched = next.number;
+                    self.fetch(fetched);
+                }
+                let done = read.get_mut(index).and_then(|read| self.open_read(buf, job, read, now));
+                let done = done.unwrap_or_else(|| self.open_any(buf, job, now));
                 job.end(done);
+            }
+        }
+    }
+
+    /// Starts to bring near what opening a packet of a hot SA needs besides its state.
+    #[inline(always)]
+    fn fetch(&self, number: u32) {
+        if let Some(hot) = self.hots.get(number) {
+            self.store.contexts.prefetch(hot.context_slot);
+            if let Some(word) = hot.window.as_ref().and_then(|window| window.word(hot.top.wrapping_add(1))) {
+                prefetch(word);
             }
         }
     }
@@ -71,15 +111,15 @@ impl Receiver {
     pub fn decapsulate_many(&mut self, data: &[u8], offsets: &[u64], now: u64, memory: Vec<u8>) -> Results {
         let packets = offsets.len().saturating_sub(1);
         let mut results = Results::new(memory, packets, data.len() + 2 * modes::HEADROOM);
-        let mut positions = [NOT_FOUND; GROUP];
+        let mut numbers = [0; GROUP];
         // Octets in front of the inner packet, as the last packet had them: with them in place already, it need not move.
         let mut front = 0;
         for first in (0..packets).step_by(GROUP) {
             let group = first..packets.min(first + GROUP);
-            self.look_up(group.clone().map(|index| packet(data, offsets, index)), &mut positions);
-            for (index, position) in group.zip(positions) {
+            self.look_up(group.clone().map(|index| packet(data, offsets, index)), &mut numbers);
+            for (index, number) in group.zip(numbers) {
                 let packet = packet(data, offsets, index);
-                match self.open_at_end(packet, position, &mut results.output, &mut front, now) {
+                match self.open_at_end(packet, number, &mut results.output, &mut front, now) {
                     Ok(Job { len, sa, sequence, .. }) => results.delivered(len, sa, sequence),
                     Err(reason) => results.dropped(reason),
                 }
@@ -96,7 +136,7 @@ impl Receiver {
     fn open_at_end(
         &mut self,
         packet: &[u8],
-        position: u32,
+        number: u32,
         output: &mut Output,
         front: &mut usize,
         now: u64,
@@ -109,7 +149,7 @@ impl Receiver {
             place.copy_from_slice(packet);
         }
         let mut job = Job::new(0, start, packet.len());
-        let done = self.open(buf, &mut job, position, now);
+        let done = self.open(buf, &mut job, number, now);
         if done.is_ok() {
             *front = job.start.saturating_sub(start);
             if job.start != end {
@@ -122,77 +162,95 @@ impl Receiver {
         done.map(|()| job)
     }
 
-    /// Finds the rows of a group and reads what its packets will need, so that the misses overlap.
-    fn look_up<'a>(&self, packets: impl Iterator<Item = &'a [u8]>, positions: &mut [u32; GROUP]) {
-        let mut packets = packets.peekable();
-        let Some(first) = packets.next().map(likely_spi) else { return };
-        if packets.peek().is_none_or(|packet| likely_spi(packet) == first) {
-            // Packets of one SA mostly come together. Others are found one by one.
-            *positions = [self.store.table.find(first).unwrap_or(NOT_FOUND); GROUP];
-            return;
-        }
-        let mut spis = [first; GROUP];
-        let mut count = 1;
-        let [_, others @ ..] = &mut spis;
-        for (spi, packet) in others.iter_mut().zip(packets) {
-            *spi = likely_spi(packet);
-            count += 1;
-        }
-        self.store.table.find_many(spis.get(..count).unwrap_or_default(), positions);
-        if self.store.table.len() > NEAR_SAS {
-            black_box(positions.iter().take(count).fold(0, |read, position| read ^ self.touch(*position)));
+    /// Finds the hot states that a group's packets are probably for, 0 for none, and starts to bring them near.
+    #[inline(always)]
+    fn look_up<'a>(&self, packets: impl Iterator<Item = &'a [u8]>, numbers: &mut [u32; GROUP]) {
+        let mut last = 0;
+        for (number, packet) in numbers.iter_mut().zip(packets) {
+            *number = self.index.get(likely_spi(packet));
+            if *number != last
+                && let Some(hot) = self.hots.get(*number)
+            {
+                last = *number;
+                prefetch(&hot.life);
+                prefetch(&hot.spi);
+            }
         }
     }
 
-    /// Reads of an SA what its packets will need.
+    /// Opens a packet. number: what a look-up said of it.
     #[inline(always)]
-    fn touch(&self, position: u32) -> u32 {
-        let Some(hot) = self.store.table.row(position).and_then(|row| self.hots.get(row.hot)) else { return 0 };
-        let is_fresh = hot.window.as_ref().is_some_and(|window| window.check(hot.top, hot.top).is_fresh());
-        hot.spi ^ u32::from(is_fresh)
-    }
-
-    #[inline(always)]
-    fn open(&mut self, buf: &mut [u8], job: &mut Job, position: u32, now: u64) -> Result<(), DropReason> {
-        match self.open_usual(buf, job, position, now) {
+    fn open(&mut self, buf: &mut [u8], job: &mut Job, number: u32, now: u64) -> Result<(), DropReason> {
+        match self.open_usual(buf, job, number, now) {
             Some(done) => done,
-            None => self.open_any(buf, job, position, now),
+            None => self.open_any(buf, job, now),
         }
     }
 
     /// The usual packet, and nothing that needs a decision: none, and nothing done, if it is not.
+    #[inline(always)]
+    fn open_usual(&mut self, buf: &mut [u8], job: &mut Job, number: u32, now: u64) -> Option<Result<(), DropReason>> {
+        let mut read = Read::NONE;
+        self.read(buf, job, number, &mut read)?;
+        self.open_read(buf, job, &mut read, now)
+    }
+
+    /// Reads what can be read of the usual packet before its turn; none if it is another.
     ///
     /// Usual: ESP right behind an IPv4 header without options, SAs found by SPI alone, tunnel mode without selectors,
-    /// a suite whose IV is the sequence number, the key expanded, no limit of time near, the number fresh. What it
-    /// does is what [`Self::open_datagram`] does.
+    /// a suite whose IV is the sequence number, the key expanded, no limit of time near, the number fresh. With
+    /// [`Self::open_read`] this does what [`Self::open_datagram`] does.
     #[inline(always)]
-    fn open_usual(&mut self, buf: &mut [u8], job: &mut Job, position: u32, now: u64) -> Option<Result<(), DropReason>> {
-        let received = buf.get_mut(job.start..)?.get_mut(..job.len)?;
-        let (head, rest) = received.split_first_chunk_mut::<IPV4_HEADER>()?;
-        let octets = usize::from(u16::from_be_bytes([head[2], head[3]])).checked_sub(IPV4_HEADER)?;
+    fn read(&self, buf: &[u8], job: &Job, number: u32, place: &mut Read) -> Option<()> {
+        let received = buf.get(job.start..)?.get(..job.len)?;
+        let head = received.first_chunk::<FRONT>()?;
+        let octets = usize::from(u16::from_be_bytes([head[2], head[3]]));
         let is_fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
-        if (head[0] != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | !self.by_addresses.is_empty() {
+        if (head[0] != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | (octets > received.len()) {
             return None;
         }
-        let body = rest.get_mut(..octets)?;
-        let (spi, low) = esp::locate(body)?;
-        let number = self.store.table.row(position).filter(|row| row.spi == spi)?.hot;
+        let (head, front) = head.split_first_chunk::<IPV4_HEADER>()?;
+        let (spi, low) = esp::locate(front)?;
+        let hot = self.hots.get(number).filter(|hot| hot.id == u64::from(spi) && self.by_addresses.is_empty())?;
+        let usual = self.profiles.shape(hot.profile)?.usual.as_ref()?;
+        let body = octets.checked_sub(FRONT + usual.icv)?;
+        if (body < 8) | (body & 3 != 0) {
+            return None;
+        }
+        let sequence = hot.full(usual.esn, usual.inference_window, low)?;
+        let iv = u64::from_be_bytes(*front.last_chunk()?);
+        place.input = usual.form.usual_input(Numbers { spi, sequence, salt: hot.salt }, iv);
+        (place.sequence, place.number, place.low) = (sequence, number, low);
+        (place.body, place.traffic_class) = (body as u16, head[1]);
+        Some(())
+    }
+
+    /// Opens what [`Self::read`] has read; none, and nothing done, if it is not usual after all.
+    #[inline(always)]
+    fn open_read(
+        &mut self,
+        buf: &mut [u8],
+        job: &mut Job,
+        read: &mut Read,
+        now: u64,
+    ) -> Option<Result<(), DropReason>> {
+        let number = read.number;
         let hot = self.hots.get_mut(number)?;
         let shape = self.profiles.shape(hot.profile)?;
         let usual = shape.usual.as_ref()?;
-        let sequence = hot.fresh(usual.esn, usual.inference_window, low)?;
-        let (front, rest) = body.split_first_chunk_mut::<USUAL_FRONT>()?;
-        let body_octets = rest.len().checked_sub(usual.icv)?;
-        let (body, icv) = rest.split_at_mut_checked(body_octets)?;
-        let is_simple = !hot.life.is_due(now)
-            & (body_octets >= 8)
-            & (body_octets & 3 == 0)
-            & (hot.failures_in_a_row < self.settings.simple_failures);
+        let sequence = hot.fresh(usual.esn, usual.inference_window, read.low)?;
+        let received = buf.get_mut(job.start..)?.get_mut(..FRONT + usize::from(read.body) + usual.icv)?;
+        if sequence != read.sequence {
+            // Packets of this SA that came in between have moved the window past a multiple of 2^32.
+            let iv = u64::from_be_bytes(*received.first_chunk::<FRONT>()?.last_chunk()?);
+            read.input = usual.form.usual_input(Numbers { spi: hot.spi, sequence, salt: hot.salt }, iv);
+        }
+        let (body, icv) = received.get_mut(FRONT..)?.split_at_mut_checked(read.body.into())?;
+        let is_simple = !hot.life.is_due(now) & (hot.failures_in_a_row < self.settings.simple_failures);
         let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
-        let numbers = Numbers { spi, sequence, salt: hot.salt };
-        if usual.form.open_usual(context, numbers, front, body, icv).is_err() {
+        if read.input.open(context, body, icv).is_err() {
             hot.failed();
-            let about = About { sa: Some(hot.id), spi, low };
+            let about = About { sa: Some(hot.id), spi: hot.spi, low: read.low };
             return Some(Err(self.outcome.refuse(DropReason::Auth, about, received, 0, now)));
         }
         hot.failures_in_a_row = 0;
@@ -209,35 +267,22 @@ impl Receiver {
         let Some(inner) = payload.and_then(|payload| body.get_mut(..payload)) else {
             return Some(Err(self.outcome.drop(DropReason::BadPadding)));
         };
-        let arrived = Arrived { traffic_class: head[1], take_dscp: usual.take_dscp };
+        let arrived = Arrived { traffic_class: read.traffic_class, take_dscp: usual.take_dscp };
         Some(self.outcome.release_tunnel(arrived, job.sa, next_header, inner, now).map(|len| {
-            (job.start, job.len) = (job.start + IPV4_HEADER + USUAL_FRONT, len);
+            (job.start, job.len) = (job.start + FRONT, len);
         }))
     }
 
     /// Opens any packet.
     #[inline(never)]
-    pub(super) fn open_any(
-        &mut self,
-        buf: &mut [u8],
-        job: &mut Job,
-        position: u32,
-        now: u64,
-    ) -> Result<(), DropReason> {
+    pub(super) fn open_any(&mut self, buf: &mut [u8], job: &mut Job, now: u64) -> Result<(), DropReason> {
         match buf.get(job.start..job.start.saturating_add(job.len)).and_then(ip::parse) {
-            Some(datagram) => self.open_datagram(buf, job, datagram, position, now),
+            Some(datagram) => self.open_datagram(buf, job, datagram, now),
             None => Err(self.outcome.drop(DropReason::BadIp)),
         }
     }
 
-    fn open_datagram(
-        &mut self,
-        buf: &mut [u8],
-        job: &mut Job,
-        datagram: Datagram,
-        position: u32,
-        now: u64,
-    ) -> Result<(), DropReason> {
+    fn open_datagram(&mut self, buf: &mut [u8], job: &mut Job, datagram: Datagram, now: u64) -> Result<(), DropReason> {
         let start = job.start;
         let Some(received) = buf.get_mut(start..start.saturating_add(job.len)) else {
             return Err(self.outcome.drop(DropReason::BadIp));
@@ -249,7 +294,7 @@ impl Receiver {
             }
         };
         let mut about = About { sa: None, spi, low };
-        let Some(number) = self.number(spi, position, received) else {
+        let Some(number) = self.number(spi, received) else {
             return Err(self.outcome.refuse(DropReason::NoSa, about, received, datagram.flow_label, now));
         };
         let Some(hot) = self.hots.get_mut(number) else { return Err(self.outcome.drop(DropReason::NoSa)) };
@@ -337,22 +382,27 @@ impl Receiver {
     }
 
     /// Returns the number of the hot state that a packet is for, longest match first (RFC 4303 §3.4.2).
-    ///
-    /// position: where a look-up found the SPI.
     #[inline(always)]
-    fn number(&mut self, spi: u32, position: u32, received: &[u8]) -> Option<u32> {
+    fn number(&mut self, spi: u32, received: &[u8]) -> Option<u32> {
         if !self.by_addresses.is_empty()
             && let Some(id) = self.by_addresses(spi, received)
         {
             let number = self.store.row(id)?.hot;
             return if number != 0 { Some(number) } else { self.warm(id) };
         }
-        let table = &self.store.table;
-        let row = match table.row(position).filter(|row| row.spi == spi) {
-            Some(row) => row,
-            None => table.row(table.find(spi)?)?,
-        };
-        if row.hot != 0 { Some(row.hot) } else { self.warm(spi.into()) }
+        let number = self.index.get(spi);
+        if self.hots.get(number).is_some_and(|hot| hot.id == u64::from(spi)) {
+            return Some(number);
+        }
+        self.number_from_table(spi)
+    }
+
+    #[inline(never)]
+    fn number_from_table(&mut self, spi: u32) -> Option<u32> {
+        let row = self.store.table.row(self.store.table.find(spi)?)?;
+        let number = if row.hot != 0 { row.hot } else { self.warm(spi.into())? };
+        self.index.put(spi, number);
+        Some(number)
     }
 
     #[cold]
@@ -379,10 +429,16 @@ impl Hot {
         self.life.expired
     }
 
-    /// Returns the full number of a received low half, none if it is not fresh.
+    /// Returns the full number of a received low half, none if there is none.
+    #[inline(always)]
+    fn full(&self, esn: bool, inference_window: u32, low: u32) -> Option<u64> {
+        if esn { infer_esn(self.top, inference_window, low) } else { Some(low.into()) }
+    }
+
+    /// The same, none also if it is not fresh.
     #[inline(always)]
     fn fresh(&self, esn: bool, inference_window: u32, low: u32) -> Option<u64> {
-        let sequence = if esn { infer_esn(self.top, inference_window, low)? } else { low.into() };
+        let sequence = self.full(esn, inference_window, low)?;
         let window = self.window.as_ref();
         window.is_none_or(|window| window.check(self.top, sequence).is_fresh()).then_some(sequence)
     }

@@ -317,7 +317,7 @@ proptest! {
             let mut bufs = [(); 2].map(|()| in_buffer(&packet));
             let opened = one.receiver.decapsulate(&mut bufs[0], HEADROOM, packet.len(), now);
             let mut job = Job::new(0, HEADROOM, packet.len());
-            let general = any_way.receiver.open_any(&mut bufs[1], &mut job, sad::NOT_FOUND, now);
+            let general = any_way.receiver.open_any(&mut bufs[1], &mut job, now);
             let place = opened.map(|opened| (opened.start, opened.len, opened.sa, opened.sequence));
             prop_assert_eq!(place, general.map(|()| (job.start, job.len, job.sa, job.sequence)));
             if let Ok((start, len, ..)) = place {
@@ -379,5 +379,98 @@ proptest! {
         prop_assert!(pair.open(&packet, 0).is_err());
         prop_assert!(pair.receiver.decapsulate(&mut packet.clone(), 0, packet.len(), 0).is_err());
         prop_assert!(pair.receiver.decapsulate(&mut packet, usize::MAX, 9, 0).is_err());
+    }
+}
+
+/// Both halves with SAs of these profiles, more of them than there is room for keys.
+fn halves(profiles: &[Profile]) -> (Sender, Vec<u64>, Receiver) {
+    let options = Options { contexts: 2, ..options() };
+    let (mut sender, mut receiver) = (Sender::new(&options), Receiver::new(&options));
+    let mut ids = Vec::new();
+    for (serial, profile) in (0..).zip(profiles) {
+        let sa = sa(profile.cipher(), SPI + serial as u32, 0);
+        let profile = Arc::new(profile.clone());
+        ids.push(sender.install(&profile, &sa, serial, 5 * SECOND).expect("installs"));
+        receiver.install(&profile, &sa, 5 * SECOND).expect("installs");
+    }
+    (sender, ids, receiver)
+}
+
+/// Packets one after another in one buffer, each with room around it, and jobs for them.
+fn laid_out(packets: &[(u64, Vec<u8>)]) -> (Vec<u8>, Vec<Job>) {
+    let (mut buf, mut jobs) = (Vec::new(), Vec::new());
+    for (sa, packet) in packets {
+        jobs.push(Job::new(*sa, buf.len() + HEADROOM, packet.len()));
+        buf.extend_from_slice(&in_buffer(packet));
+    }
+    (buf, jobs)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Batches that mix SAs, usual and not, keys pushed out by others, and copies of packets, against single calls.
+    #[test]
+    fn a_batch_does_what_single_calls_do(
+        mut mixed in prop::collection::vec(profiles(), 1..5),
+        inner in prop::collection::vec((0usize..6, inner_packets()), 1..80),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 1..120),
+    ) {
+        mixed.push(profile(gcm()));
+        mixed.push(Profile { esn: false, ..profile(gcm()) });
+        let [mut one, mut batch] = [(); 2].map(|()| halves(&mixed));
+        let now = 6 * SECOND;
+        let ids = one.1.clone();
+        let packets: Vec<_> = inner.into_iter().map(|(at, packet)| (ids[at % ids.len()], packet)).collect();
+        let (mut buf, mut jobs) = laid_out(&packets);
+        batch.0.encapsulate_batch(&mut jobs, &mut buf, now);
+        let mut sealed = Vec::new();
+        for ((sa, packet), job) in packets.iter().zip(&jobs) {
+            let mut alone = in_buffer(packet);
+            let made = one.0.encapsulate(*sa, &mut alone, HEADROOM, packet.len(), now);
+            prop_assert_eq!(made.err().map(|dropped| dropped.reason), job.reason);
+            if let Ok(made) = made {
+                prop_assert_eq!((made.len, made.sequence), (job.len, job.sequence));
+                prop_assert_eq!(&alone[made.start..made.start + made.len], &buf[job.start..job.start + job.len]);
+                sealed.push((0, buf[job.start..job.start + job.len].to_vec()));
+            }
+        }
+        prop_assert_eq!(one.0.drops(), batch.0.drops());
+        prop_assert_eq!(
+            std::iter::from_fn(|| one.0.next_event()).collect::<Vec<_>>(),
+            std::iter::from_fn(|| batch.0.next_event()).collect::<Vec<_>>()
+        );
+        prop_assume!(!sealed.is_empty());
+        // Twice, with an SA in between that goes, and another that takes its place.
+        for order in order.chunks(order.len().div_ceil(2)) {
+            let packets: Vec<_> = order.iter().map(|at| at.get(&sealed).clone()).collect();
+            let (mut buf, mut jobs) = laid_out(&packets);
+            batch.2.decapsulate_batch(&mut jobs, &mut buf, now);
+            for ((_, packet), job) in packets.iter().zip(&jobs) {
+                let mut alone = in_buffer(packet);
+                let opened = one.2.decapsulate(&mut alone, HEADROOM, packet.len(), now);
+                prop_assert_eq!(opened.err(), job.reason);
+                if let Ok(opened) = opened {
+                    prop_assert_eq!((opened.len, opened.sa, opened.sequence), (job.len, job.sa, job.sequence));
+                    let made = &alone[opened.start..opened.start + opened.len];
+                    prop_assert_eq!(made, &buf[job.start..job.start + job.len]);
+                }
+            }
+            prop_assert_eq!(one.2.drops(), batch.2.drops());
+            for (serial, profile) in (0..).zip(&mixed) {
+                prop_assert_eq!(one.2.state((SPI + serial).into()), batch.2.state((SPI + serial).into()));
+                if serial < 2 {
+                    let profile = Arc::new(profile.clone());
+                    for half in [&mut one.2, &mut batch.2] {
+                        half.remove((SPI + 1 - serial).into());
+                        half.install(&profile, &sa(profile.cipher(), SPI + serial, 0), now).ok();
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(
+            std::iter::from_fn(|| one.2.next_event()).collect::<Vec<_>>(),
+            std::iter::from_fn(|| batch.2.next_event()).collect::<Vec<_>>()
+        );
     }
 }

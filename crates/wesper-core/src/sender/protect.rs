@@ -6,13 +6,28 @@ use aes::cipher::BlockCipherEncrypt;
 
 use super::{Dropped, HEADROOM, Hot, Sealed, Sender, Shape, Store, TAILROOM, expand};
 use crate::batch::{GROUP, Ids, Job, Output, Results, packet};
-use crate::esp::{Form, Numbers, USUAL_FRONT};
+use crate::esp::{Form, Input, Numbers};
 use crate::events::{Event, EventKind, EventQueue};
 use crate::ip::{self, IPV4_HEADER, IPV6_HEADER, number};
 use crate::modes::{self, DF, Enclosed, Taken, outer_identification};
 use crate::profile::UdpEncapsulation;
 use crate::udp;
 use crate::verdict::DropReason;
+
+/// What sealing a packet needs that is neither in it nor in its job.
+#[derive(Clone, Copy)]
+struct Framed {
+    input: Input,
+    /// Where the expanded key is.
+    slot: u32,
+    /// Octets before and behind the ciphertext.
+    front: u16,
+    icv: u16,
+}
+
+impl Framed {
+    const NONE: Self = Self { input: Input::EMPTY, slot: 0, front: 0, icv: 0 };
+}
 
 /// What a tunnel carries, and what its outer header takes from it.
 #[derive(Clone, Copy)]
@@ -105,18 +120,44 @@ impl Sender {
         Ok(Sealed { start: job.start, len: job.len, sequence: job.sequence })
     }
 
-    /// Protects packets in place, in order; each job is told what became of it.
+    /// Protects packets in place, in order; each job is told what became of it. They must not overlap.
+    ///
+    /// In two passes over a group: what one packet writes around its payload would else hold up its own encryption,
+    /// which reads it back, and with it the packets behind.
     pub fn encapsulate_batch(&mut self, jobs: &mut [Job], buf: &mut [u8], now: u64) {
         for jobs in jobs.chunks_mut(GROUP) {
             let mut numbers = [0; GROUP];
             self.look_up(jobs.iter().map(|job| job.sa), &mut numbers);
-            for (job, number) in jobs.iter_mut().zip(numbers) {
+            let mut framed = [Framed::NONE; GROUP];
+            let mut sealed = 0;
+            for (index, number) in numbers.into_iter().enumerate() {
+                let Some((before, [job, ..])) = jobs.split_at_mut_checked(index) else { break };
+                let Some(place) = framed.get_mut(index) else { break };
+                if self.frame_usual(number, buf, job, place, now).is_some() {
+                    job.reason = None;
+                    continue;
+                }
+                // What comes now may push keys out that those before still need.
+                self.seal_framed(before, &framed, sealed, buf);
+                sealed = index + 1;
                 let done = if number == 0 {
                     Err(self.refuse(DropReason::OutNoSa))
                 } else {
-                    self.protect(number, buf, job, &[], now)
+                    self.protect_any(number, buf, job, &[], now)
                 };
                 job.end(done.map_err(|dropped| dropped.reason));
+            }
+            self.seal_framed(jobs, &framed, sealed, buf);
+        }
+    }
+
+    /// Seals the jobs from `first` on, which [`Self::frame_usual`] has framed.
+    #[inline(always)]
+    fn seal_framed(&mut self, jobs: &mut [Job], framed: &[Framed; GROUP], first: usize, buf: &mut [u8]) {
+        for (job, framed) in jobs.iter_mut().zip(framed).skip(first) {
+            if self.seal_usual(framed, job, buf).is_none() {
+                // Lengths and keys of installed SAs fit, so it does not come to this.
+                job.end(Err(self.refuse(DropReason::OutMode).reason));
             }
         }
     }
@@ -197,11 +238,20 @@ impl Sender {
     }
 
     /// The usual packet, and nothing that needs a decision: none, and nothing done, if it is not.
-    ///
-    /// Usual: tunnel mode, no UDP, a suite whose IV is the sequence number, the key expanded, no limit near, and the
-    /// packet neither too large nor to be padded. What it does is what [`Self::tunnel`] does.
     #[inline(always)]
     fn protect_usual(&mut self, number: u32, buf: &mut [u8], job: &mut Job, now: u64) -> Option<()> {
+        let mut framed = Framed::NONE;
+        self.frame_usual(number, buf, job, &mut framed, now)?;
+        self.seal_usual(&framed, job, buf)
+    }
+
+    /// Gives the usual packet its number and all that stands around it but the ICV; none, and nothing done, if it is
+    /// another.
+    ///
+    /// Usual: tunnel mode, no UDP, a suite whose IV is the sequence number, the key expanded, no limit near, and the
+    /// packet neither too large nor to be padded. With [`Self::seal_usual`] this does what [`Self::tunnel`] does.
+    #[inline(always)]
+    fn frame_usual(&mut self, number: u32, buf: &mut [u8], job: &mut Job, place: &mut Framed, now: u64) -> Option<()> {
         let hot = self.hots.get_mut(number)?;
         let usual = self.profiles.shape(hot.profile)?.usual.as_ref()?;
         let inside = Inside::of(buf.get(job.start..)?.get(..job.len)?)?;
@@ -211,23 +261,36 @@ impl Sender {
             & (payload >= usual.pad_to)
             & (hot.sequence < hot.last)
             & !hot.has_other_iv;
-        let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
+        if !is_simple || !self.store.contexts.has(hot.context_slot, number) {
+            return None;
+        }
         let first = job.start.checked_sub(usual.front)?;
         let body_octets = Form::usual_body(payload);
         let octets = usual.front + body_octets + usual.icv;
         let (front, rest) = buf.get_mut(first..)?.get_mut(..octets)?.split_at_mut_checked(usual.front)?;
-        let (body, icv) = rest.split_at_mut_checked(body_octets)?;
+        let body = rest.get_mut(..body_octets)?;
         let sequence = hot.sequence + 1;
         usual.template.write(front, octets, inside.taken, outer_identification(sequence, hot.spi));
         let numbers = Numbers { spi: hot.spi, sequence, salt: hot.salt };
-        let front = front.last_chunk_mut::<USUAL_FRONT>()?;
-        usual.form.seal_usual(context, numbers, inside.next_header, payload, front, body, icv)?;
+        Form::frame_usual(numbers, inside.next_header, payload, front.last_chunk_mut()?, body)?;
         hot.sequence = sequence;
         (job.start, job.len, job.sequence) = (first, octets, sequence);
+        place.input = usual.form.usual_input(numbers, sequence);
+        place.slot = hot.context_slot;
+        (place.front, place.icv) = (usual.front as u16, usual.icv as u16);
         if hot.life.account(payload, now) {
             self.look(number, now);
         }
         Some(())
+    }
+
+    /// Seals one packet; none if a length does not fit, which those of an installed SA do.
+    #[inline(always)]
+    fn seal_usual(&self, framed: &Framed, job: &Job, buf: &mut [u8]) -> Option<()> {
+        let context = self.store.contexts.at(framed.slot)?;
+        let packet = buf.get_mut(job.start..)?.get_mut(..job.len)?;
+        let (packet, icv) = packet.split_at_mut_checked(job.len.checked_sub(framed.icv.into())?)?;
+        framed.input.seal(context, packet.get_mut(framed.front.into()..)?, icv).ok()
     }
 
     /// Looks at the limits of an SA, one of which may be reached.
