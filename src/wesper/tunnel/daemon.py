@@ -123,12 +123,15 @@ class Daemon:
         undo.callback(self.state.close)
         self.plan = plan(file.name, file.addresses, file.tunnels)
         self.tunnels = [self.make_tunnel(settings) for settings in file.tunnels]
-        self.state.admit([sa for each in self.tunnels for sa in each.prepare(each.settings.pairs)])
-        undo.callback(self._save_at_the_end)
         now = now_ns()
-        for each in self.tunnels:
-            for pair in each.settings.pairs:
-                each.install(pair, now)
+        try:
+            self.state.admit([sa for each in self.tunnels for sa in each.prepare(each.settings.pairs)])
+            undo.callback(self._save_at_the_end)
+            for each in self.tunnels:
+                for pair in each.settings.pairs:
+                    each.install(pair, now)
+        except OSError as error:  # most calls on descriptors do not say which file it was
+            raise OSError(error.errno, error.strerror, str(self.state.path)) from None
         self.set_policies()
         for kind, local, port in self._wanted_links(file.tunnels):
             link = open_link(kind, local, port, mark=self.plan.mark)
