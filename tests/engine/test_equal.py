@@ -11,9 +11,10 @@ from dataclasses import replace
 from struct import pack
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wesper import (
@@ -338,7 +339,7 @@ def test_lives_go_everywhere() -> None:
         kinds.difference_update(map(EventKind, life.reached))
 
     for start in range(20):
-        seed(start)(live)()
+        hypothesis.seed(start)(live)()
         if not reasons and not kinds:
             break
     assert (reasons, kinds) == (set(), set())
