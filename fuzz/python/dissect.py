@@ -8,7 +8,7 @@ from wesper.cli.packet_view import drawn
 from wesper.keying import StaticSA
 from wesper.pcap import LinkType
 from wesper.pcap.dissect import Keyring, dissect
-from wesper.pcap.reassembly import Reassembler
+from wesper.protocols.reassembly import Reassembler
 
 LINK_TYPES = sorted(LinkType)
 # Integrity without encryption, so that the fuzzer gets inside ESP by the corpus's packets

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..keying import StaticSA
+from ..protocols.reassembly import Reassembler
 from ..verdict import DropReason
 from .batch import Batches
 from .carry import Carrier
 from .link import LinkType, ip_offset
 from .opener import Opened, Opener
 from .pcapng_writer import PcapngWriter
-from .reassembly import Reassembler
 from .record import OPT_COMMENT, Block, Interface, Record
 from .tally import Tally
 from .writer import CaptureWriter

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from ..protocols.ip import IPV4_HEADER, IPV6_HEADER, checksum
 from ..wire.numbers import DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING
+from .ip import IPV4_HEADER, IPV6_HEADER, checksum
 
 MAX_DATAGRAMS = 1024
 MAX_OCTETS = 16 << 20

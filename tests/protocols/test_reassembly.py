@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wesper.pcap import reassembly
-from wesper.pcap.reassembly import MAX_AGE_NS, Reassembler
-from wesper.protocols import fragment, ip
+from wesper.protocols import fragment, ip, reassembly
+from wesper.protocols.reassembly import MAX_AGE_NS, Reassembler
 
 from ..engine.packets import extension, fragment_header, ipv4, ipv6, routing
 
