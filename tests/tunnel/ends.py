@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -55,11 +56,8 @@ class Side:
         log = self.path.parent / f"{self.name}.log"
 
         def run() -> None:
-            with log.open("a") as out:
-                import os
-
-                os.dup2(out.fileno(), 2)
-                service.serve(load_file(self.path), lambda _: None)
+            sys.stderr = log.open("a")  # in this fork alone
+            service.serve(load_file(self.path), lambda _: None)
 
         self.running = self.host.start(run)
 
@@ -112,7 +110,7 @@ class Side:
         """End it by SIGKILL."""
         assert self.running is not None
         self.running.kill()
-        with suppress(WesperError):  # CallDied, or what it raised before
+        with suppress(Exception):  # CallDied, or what it raised before
             self.running.result(PATIENCE_S)
         self.running = None
 

@@ -15,6 +15,8 @@ from wesper.lab import Lab
 from wesper.protocols import ip
 from wesper.tunnel.device import Device, DeviceKind, open_device
 
+from .ends import eventually
+
 pytestmark = pytest.mark.usefixtures("namespaces")
 KINDS: tuple[DeviceKind, ...] = ("tun", "veth")
 
@@ -74,8 +76,9 @@ def test_packets_go_both_ways(kind: DeviceKind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_process_leaves_a_name_that_can_be_taken_at_once(kind: DeviceKind) -> None:
     def hold() -> None:
-        raise_device(kind)
+        device = raise_device(kind)
         signal.pause()
+        device.close()
 
     def exists() -> bool:
         return "t0" in [name for _, name in socket.if_nameindex()]
@@ -84,8 +87,7 @@ def test_a_killed_process_leaves_a_name_that_can_be_taken_at_once(kind: DeviceKi
         a = lab.host("a")
         for _ in range(3):
             holding = a.start(hold)
-            while not a.call(exists):
-                pass
+            eventually(lambda: a.call(exists))
             holding.kill()
         a.call(exchange, kind)
 

@@ -232,3 +232,40 @@ def test_a_flood_is_counted_by_name_and_harms_nobody(engine: str, tmp_path: Path
                 bad.recv(100)
             assert right.status()["tunnels"][0]["peer"] == a.address
             assert ping(left, right.inner, 3, timeout=PATIENCE_S) == 3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_interface_that_somebody_deletes_ends_the_daemon(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wesper.tunnel.daemon.PATH_NS", 50_000_000)
+    with pair() as lab:
+        a, _ = lab
+        left, _ = two_ends(tmp_path, *lab, engine)
+        with ending(left):
+            left.up()
+            a.run(["ip", "link", "delete", "left"])
+            assert left.running is not None
+            with pytest.raises(OSError, match=r"deleted the interface|bad state|No such device"):
+                left.running.result(PATIENCE_S)
+            assert not left.sock.exists()
+            assert " failed " in (tmp_path / "left.log").read_text()
+
+
+def test_strangers_requests_do_not_end_a_daemon(tmp_path: Path) -> None:
+    with pair() as lab:
+        left, _ = two_ends(tmp_path, *lab)
+        with ending(left):
+            left.up()
+            with socket.socket(socket.AF_UNIX) as asking:
+                asking.connect(str(left.sock))
+                lines = asking.makefile("rb")
+                for octets in (
+                    b"{}", b"[]", b"\xff", b"[" * 2000, b'{"op": 7}', b'{"op": "reload", "path": "\\u0000"}',
+                    b'{"op": "reload", "path": "/nowhere"}', b'{"op": "tap", "x": 1e999}',
+                ):  # fmt: skip
+                    asking.sendall(octets + b"\n")
+                    assert b'"ok"' in lines.readline()
+                with suppress(BrokenPipeError, ConnectionResetError):  # it will not hear so much
+                    asking.sendall(b"x" * (1 << 20))
+            assert left.status()["schema"] == 1

@@ -198,6 +198,8 @@ class ControlServer:
                 answer = {"ok": False, "error": str(error), "code": int(error.exit_code)}
             except OSError as error:
                 answer = {"ok": False, "error": str(error), "code": int(ExitCode.IO_TROUBLE)}
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a request that makes no sense
+                answer = {"ok": False, "error": f"{request.get('op')}: {error}", "code": int(ExitCode.USAGE)}
             if answer is not None:
                 connection.send({"ok": True, **answer})
         if not connection.is_open:

@@ -8,6 +8,7 @@ perhaps a rule, does not stop the next start.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import selectors
@@ -72,6 +73,7 @@ class Daemon:
         self.started = now_ns()
         self.trouble: dict[str, str] = {}
         """What is wrong now, by the event's name."""
+        self._control: ControlServer | None = None
         self._selector = selectors.DefaultSelector()
         self._undo = contextlib.ExitStack()
         self.plan: Plan
@@ -81,6 +83,7 @@ class Daemon:
         self._drain = DRAIN_S
         self._next_tops = self._next_path = self._next_lost = self._next_timeout = 0
         self._told: dict[str, int] = {}
+        self._rarely: dict[str, tuple[int, int]] = {}
         self._scrapes: ScrapeServer | None = None
 
     def start(self) -> None:
@@ -99,6 +102,9 @@ class Daemon:
                 for key, _ in self._selector.select(TICK_S):
                     key.data()
                 self._tick()
+        except OSError as error:
+            self.events.tell("failed", why=str(error))
+            raise
         finally:
             self.stop()
 
@@ -118,6 +124,7 @@ class Daemon:
         file, undo = self.file, self._undo
         file.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock(file.run_dir / f"{file.name}.lock")
+        undo.callback(self._close_control)  # the last but the lock: who waits for the end sees all of it gone
         self.engine = open_engine(file.engine, Options(udp_ports=frozenset(), audit=False, events=4096))
         self.state = State.open(file.state_dir, file.name)
         undo.callback(self.state.close)
@@ -161,9 +168,7 @@ class Daemon:
             undo.callback(self._scrapes.close)
             host, port = self._scrapes.address
             self._did(f"tells metrics at http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
-        control = ControlServer(self, file.run_dir / f"{file.name}.sock", self._selector)
-        undo.callback(control.close)
-        self._control = control
+        self._control = ControlServer(self, file.run_dir / f"{file.name}.sock", self._selector)
         self.loop.start()
         undo.callback(lambda: self.loop.stop(self._drain))
         for descriptor, call in self.loop.watch().items():
@@ -171,6 +176,11 @@ class Daemon:
         self._did(f"carries packets: {self.loop.name} loop, {self.engine.name} engine")
         self.events.tell("started", name=file.name, pid=os.getpid(), engine=self.engine.name, loop=self.loop.name)
         self._has_started = True
+
+    def _close_control(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
     def _lock(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -301,7 +311,8 @@ class Daemon:
         self.taps.pump()
         if self._scrapes is not None:
             self._scrapes.tend(now)
-        self._control.tend()
+        if self._control is not None:
+            self._control.tend()
 
     def _drain_events(self, now: int) -> None:
         changed = False
@@ -316,9 +327,9 @@ class Daemon:
                 case EventKind.PEER_MOVED if tunnel is not None:
                     changed = tunnel.moved(event.address, event.port, now) or changed
                 case EventKind.ACQUIRE:
-                    self.events.tell("no_sa")
+                    self._tell_rarely("no_sa", now)
                 case EventKind.ECN_ALARM:
-                    self.events.tell("ecn_alarm", **about, inner=event.inner, outer=event.outer)
+                    self._tell_rarely("ecn_alarm", now, **about, inner=event.inner, outer=event.outer)
                 case EventKind.MTU_CHANGED:
                     self.events.tell("mtu_changed", **about, mtu=event.mtu)
                 case EventKind.RESYNCHRONISED:
@@ -329,6 +340,15 @@ class Daemon:
             self._told["events"] = lost
         if changed:
             self.set_policies()
+
+    def _tell_rarely(self, name: str, now: int, **fields: Any) -> None:
+        """Tell what any packet can cause once in a while, with how many there were in between."""
+        until, more = self._rarely.get(name, (0, 0))
+        if now < until:
+            self._rarely[name] = until, more + 1
+            return
+        self._rarely[name] = now + LOST_NS, 0
+        self.events.tell(name, **fields, **({"more": more} if more else {}))
 
     def _of(self, sa: int | None) -> tuple[Tunnel | None, Any]:
         if sa is not None:
@@ -387,7 +407,12 @@ class Daemon:
             self.events.tell(told)
 
     def _look_at_paths(self, now: int) -> None:
-        """Follow a route's MTU; what ICMP has taught an SA meanwhile is left alone unless the route is narrower."""
+        """Follow a route's MTU; what ICMP has taught an SA meanwhile is left alone unless the route is narrower.
+
+        Raises OSError if somebody has deleted the interface.
+        """
+        if not self.routes.has_interface(self.device.name):
+            raise OSError(errno.ENODEV, "somebody has deleted the interface", self.device.name)
         for tunnel in self.tunnels:
             if tunnel.settings.path_mtu or tunnel.remote is None:
                 continue

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TextIO
 EVENTS: Final = {
     "started": "the daemon carries packets",
     "stopped": "the daemon has ended, and removed what it made",
+    "failed": "the daemon can't go on, and ends",
     "reloaded": "the file was read again",
     "reload_refused": "the file was read again and not taken",
     "pair_added": "a pair of SAs is there, for receiving first",

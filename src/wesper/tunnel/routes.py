@@ -125,6 +125,10 @@ class Routes:
                         netlink.delete_address(before.name, address)
         self._plan = wanted
 
+    def has_interface(self, name: str) -> bool:
+        """Tell whether there is such an interface."""
+        return self._netlink.alias(name) is not None
+
     def set_mtu(self, name: str, mtu: int) -> None:
         """Change the interface's MTU."""
         self._netlink.set_mtu(name, mtu)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
@@ -77,7 +78,7 @@ def notify(text: str) -> None:
 
 
 def _behind(file: TunnelFile, writing: int) -> NoReturn:
-    code = 1
+    code = 1  # an error of our own
 
     def tell(**told: object) -> None:
         with contextlib.suppress(OSError):  # nobody waits any more
@@ -88,26 +89,27 @@ def _behind(file: TunnelFile, writing: int) -> NoReturn:
         file.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _open_log(file) as log, open(os.devnull, "rb") as nothing:
             daemon = Daemon(file, EventLog(log, file.log_format), lambda sentence: tell(did=sentence))
-            daemon.start()
+            try:
+                daemon.start()
+            except WesperError as error:
+                tell(error=str(error), code=int(error.exit_code))
+                os._exit(error.exit_code)
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                tell(error=f"{where}{error.strerror}", code=int(ExitCode.IO_TROUBLE))
+                os._exit(ExitCode.IO_TROUBLE)
             os.dup2(nothing.fileno(), 0)
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
             tell(ready=True)
             os.close(writing)
-            daemon.run()
-            code = 0
-    except WesperError as error:
-        tell(error=str(error), code=int(error.exit_code))
-        code = int(error.exit_code)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        tell(error=f"{where}{error.strerror}", code=int(ExitCode.IO_TROUBLE))
-        code = int(ExitCode.IO_TROUBLE)
-    except BaseException:
-        import traceback
-
-        with contextlib.suppress(OSError), _open_log(file) as log:
-            traceback.print_exc(file=log)
+            try:
+                daemon.run()
+                code = 0
+            except OSError:  # told as an event
+                code = ExitCode.IO_TROUBLE
+            except Exception:
+                traceback.print_exc(file=log)
     finally:
         os._exit(code)
 
