@@ -19,7 +19,7 @@ from wesper.lab import nat, pair, third_host
 from wesper.protocols import ip
 from wesper.wire.ipv4 import IPv4
 
-from .ends import PATIENCE_S, Stream, await_ping, ending, eventually, ping, two_ends
+from .ends import PATIENCE_S, Side, Stream, await_ping, ending, eventually, ping, two_ends
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
@@ -165,6 +165,14 @@ def test_a_disk_that_can_not_be_written(engine: str, tmp_path: Path, monkeypatch
             assert left.status()["trouble"] == {}
 
 
+def resident_octets(side: Side) -> int:
+    """Return what a daemon has in memory."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(side.sock))
+        (pid,) = struct.unpack_from("i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def sent_by(address: str, sniff: socket.socket) -> Iterator[bytes]:
     """Yield what UDP datagrams of an address carry, of those that have passed."""
     while True:
@@ -198,6 +206,7 @@ def test_a_flood_is_counted_by_name_and_harms_nobody(engine: str, tmp_path: Path
             target = (b.address, 4500)
             stream = stack.enter_context(Stream(left, right))
             dropped = right.status()["drops"]
+            before = resident_octets(right)
             sent = 0
             until = time.monotonic() + 1.5
             while time.monotonic() < until:
@@ -223,6 +232,7 @@ def test_a_flood_is_counted_by_name_and_harms_nobody(engine: str, tmp_path: Path
                 return sum(now.values()) - sum(dropped.values())
 
             eventually(lambda: total() >= sent)
+            assert resident_octets(right) - before < 32 << 20
             names = right.status()["drops"]
             for name in ("REPLAY", "AUTH", "NO_SA"):
                 assert names.get(name, 0) > dropped.get(name, 0), name
