@@ -171,3 +171,20 @@ def test_a_wrong_place_for_metrics_is_told_with_its_line(tmp_path: Path) -> None
     left.path.write_text(left.path.read_text() + '\n[metrics]\nlisten = "localhost:9464"\n')
     with pytest.raises(ConfigError, match=r"left\.toml:\d+: metrics\.listen: 'localhost:9464' is no place to listen"):
         load_file(left.path)
+
+
+def test_trace_names_what_is_dropped_on_its_way_out_too(ends: tuple[Side, Side], tmp_path: Path) -> None:
+    left, right = ends
+    with start(left, "trace", "--live", left.name, "--json", "--drops", "--count", "2", "--seconds", "20") as tracing:
+        # No selector of the tunnel has such an address; and a packet larger than the interface's MTU may not be cut.
+        left.host.run(["ip", "route", "add", "10.9.0.0/24", "dev", left.name])
+        with left.host.socket() as socket:
+            socket.sendto(b"to nobody", ("10.9.0.1", 9))
+            left.host.netlink.set_mtu(left.name, 9000)
+            socket.setsockopt(0, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+            socket.sendto(bytes(3000), (right.inner, 9))
+        out, err = tracing.communicate(timeout=30)
+    assert tracing.returncode == 1, err
+    found = json.loads(out)["packets"]
+    assert [(each["direction"], each["reason"]) for each in found] == [("out", "OUT_DISCARD"), ("out", "OUT_TOO_BIG")]
+    assert [each["dropped_at"] for each in found] == ["policy", "size"]

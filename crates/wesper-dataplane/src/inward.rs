@@ -203,9 +203,6 @@ impl Opener<'_> {
             // IKE, or another protocol that shares the port (RFC 3948 §2.2): the engine counts what it is given.
             if front.is_udp() && datagram.of(self.buf).starts_with(&[0; 4]) {
                 let packet = self.buf.get(start..start + len).unwrap_or_default();
-                if self.tapped {
-                    self.shared.tap.see(self.now, Way::Inbound, false, packet, None);
-                }
                 let taken = self.shared.slow.push(Way::Inbound, packet);
                 self.counts[if taken { SLOW } else { SLOW_LOST }] += 1;
                 return None;

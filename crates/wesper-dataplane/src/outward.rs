@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use wesper_core::selectors::Way;
 use wesper_core::sender::{HEADROOM, Route, Sender, TAILROOM};
+use wesper_core::verdict::DropReason;
 
 use crate::Shared;
 use crate::counters::outward::{
@@ -191,10 +192,16 @@ impl<'a> Outward<'a> {
                     }
                     item.next += 1;
                     let inner = Piece { at: start, len: octets };
-                    if tapped {
-                        shared.tap.see(now, Way::Outbound, true, place, None);
+                    // Sealing is in place: what the tap is to show has to be kept before.
+                    let plain = tapped.then(|| place.to_vec());
+                    let sealed = seal(sender, route, arena, inner, now, shared, counts);
+                    match (&plain, &sealed) {
+                        // What became of a rare case is for Python to tell.
+                        (None, _) | (_, Err(None)) => {}
+                        (Some(plain), Ok(_)) => shared.tap.see(now, Way::Outbound, true, plain, None),
+                        (Some(plain), Err(reason)) => shared.tap.see(now, Way::Outbound, true, plain, *reason),
                     }
-                    let Some(sealed) = seal(sender, route, arena, inner, now, shared, counts) else { continue };
+                    let Ok(sealed) = sealed else { continue };
                     if tapped {
                         shared.tap.see(now, Way::Outbound, false, sealed.of(arena), None);
                     }
@@ -210,7 +217,8 @@ impl<'a> Outward<'a> {
     }
 }
 
-/// Protects one packet in place, or hands it to whoever handles the rare cases.
+/// Protects one packet in place, or hands it to whoever handles the rare cases. Err: why it was dropped, none where it
+/// was handed over.
 #[inline]
 fn seal(
     sender: &mut Sender,
@@ -220,21 +228,21 @@ fn seal(
     now: u64,
     shared: &Shared,
     counts: &mut [u64; ALL],
-) -> Option<Piece> {
+) -> Result<Piece, Option<DropReason>> {
     match route {
         Route::Protect { sa, mtu, .. } if inner.len <= mtu => {
             match sender.encapsulate(sa, arena, inner.at, inner.len, now) {
-                Ok(sealed) => Some(Piece { at: sealed.start, len: sealed.len }),
-                Err(_) => {
+                Ok(sealed) => Ok(Piece { at: sealed.start, len: sealed.len }),
+                Err(dropped) => {
                     counts[BY_ENGINE] += 1;
-                    None
+                    Err(Some(dropped.reason))
                 }
             }
         }
         _ => {
             let taken = shared.slow.push(Way::Outbound, inner.of(arena));
             counts[if taken { SLOW } else { SLOW_LOST }] += 1;
-            None
+            Err(None)
         }
     }
 }

@@ -160,16 +160,23 @@ class Loop(ABC):
                     return link
         return None
 
-    def carry_out(self, packet: bytes, now: int) -> None:
-        """Do with a packet from the device what policy says.   packet: from its IP header."""
+    def carry_out(self, packet: bytes, now: int) -> DropReason | None:
+        """Do with a packet from the device what policy says; return why it was dropped, None if it was not.
+
+        packet: from its IP header.   Cut into pieces, it counts as dropped if one of them was.
+        """
+        dropped = None
         for verdict in self.engine.outbound(packet, now):
             match verdict:
                 case Delivered(protected):
                     self.send(protected)
                 case Bypassed():
                     self.counted["bypassed"] += 1
-                case Dropped(DropReason.OUT_TOO_BIG, mtu):
-                    self._answer_too_big(packet, mtu)
+                case Dropped(reason, mtu):
+                    dropped = dropped or reason
+                    if reason is DropReason.OUT_TOO_BIG:
+                        self._answer_too_big(packet, mtu)
+        return dropped
 
     def carry_in(self, packet: bytes, now: int) -> DropReason | None:
         """Do with a packet from a link what policy says; return why it was dropped, None if it was not.

@@ -59,6 +59,8 @@ class NativeLoop(Loop):
         self._offloads = self._plane.offloads()
         self._last_counts: list[tuple[str, int]] = []
         self._last_tapped: list[Tapped] = []
+        self._rare: list[Tapped] | None = None
+        self._rare_room = 0
 
     def start(self) -> None:
         if self._plane is not None:
@@ -98,6 +100,8 @@ class NativeLoop(Loop):
     def tap(self, octets: int) -> None:
         if self._plane is None:
             return
+        self._rare = [] if octets else None
+        self._rare_room = octets
         if octets:
             self._plane.open_tap(_WHOLE, octets)
         else:
@@ -110,7 +114,7 @@ class NativeLoop(Loop):
         seen, lost = self._plane.seen()
         self.counted["tap_lost"] += lost
         since_epoch = time.time_ns() - now_ns()
-        return [
+        found = [
             Tapped(
                 moment + since_epoch,
                 "inner" if inner else "outer",
@@ -120,6 +124,11 @@ class NativeLoop(Loop):
             )
             for moment, outbound, inner, _, packet, code in seen
         ]
+        if self._rare:
+            self._rare_room += sum(len(each.packet) for each in self._rare)
+            found = sorted([*found, *self._rare], key=lambda each: each.time_ns)
+            self._rare = []
+        return found
 
     def send(self, packet: bytes) -> None:
         wrong = "link_unreachable" if self._plane is None else self._plane.send(packet)
@@ -146,10 +155,24 @@ class NativeLoop(Loop):
     def _decide_all(self, plane: _native.Dataplane) -> None:
         now = now_ns()
         for outbound, packet in plane.slow():
-            if outbound:
-                self.carry_out(packet, now)
-            else:
-                self.carry_in(packet, now)
+            at = time.time_ns()
+            reason = self.carry_out(packet, now) if outbound else self.carry_in(packet, now)
+            if self._rare is not None:
+                seen = (
+                    Tapped(at, "inner", "out", packet, reason)
+                    if outbound
+                    else Tapped(at, "outer", "in", packet, reason)
+                )
+                self._keep(seen)
+
+    def _keep(self, seen: Tapped) -> None:
+        """Keep what became of a rare case, if there is room."""
+        assert self._rare is not None
+        if len(seen.packet) > self._rare_room:
+            self.counted["tap_lost"] += 1
+            return
+        self._rare_room -= len(seen.packet)
+        self._rare.append(seen)
 
 
 class WorkerDied(WesperError):

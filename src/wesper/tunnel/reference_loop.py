@@ -75,9 +75,10 @@ class ReferenceLoop(Loop):
                 continue
             self.counted["device_read_packets"] += 1
             self.counted["device_read_octets"] += len(packet)
-            if self._taken is not None:
-                self._keep("inner", "out", packet, None)
-            self.carry_out(packet, now)
+            place, at = len(self._taken or ()), time.time_ns()
+            reason = self.carry_out(packet, now)
+            if self._taken is not None:  # before what has become of it
+                self._keep("inner", "out", packet, reason, place, at)
 
     def _inward(self, link: Link) -> None:
         now = now_ns()
@@ -96,12 +97,20 @@ class ReferenceLoop(Loop):
                 self.deliver(verdict.packet)
 
     def _keep(
-        self, side: Literal["inner", "outer"], direction: Literal["out", "in"], packet: bytes, reason: DropReason | None
+        self,
+        side: Literal["inner", "outer"],
+        direction: Literal["out", "in"],
+        packet: bytes,
+        reason: DropReason | None,
+        place: int | None = None,
+        at: int | None = None,
     ) -> None:
+        """Copy a packet, if copies are wanted.   place: among those taken; None: last.   at: ns since the epoch."""
         if self._taken is None:
             return
         if self._used + len(packet) > self._room:
             self.counted["tap_lost"] += 1
             return
         self._used += len(packet)
-        self._taken.append(Tapped(time.time_ns(), side, direction, packet, reason))
+        seen = Tapped(at or time.time_ns(), side, direction, packet, reason)
+        self._taken.insert(len(self._taken) if place is None else place, seen)
