@@ -66,34 +66,34 @@ impl<'a> Inward<'a> {
         let stop = self.shared.stop_inward();
         loop {
             let room = self.buf.get_mut(..self.messages * STRIDE).unwrap_or_default();
-            match self.intake.receive(self.link.fd(), room, STRIDE, FRONT) {
+            let is_dry = match self.intake.receive(self.link.fd(), room, STRIDE, FRONT) {
                 Ok(messages) => {
                     self.open(messages);
                     self.write();
                     self.counts[RECEIVES] += messages as u64;
                     self.counts[BATCHES] += 1;
-                    self.shared.inward.add(&mut self.counts);
-                    if self.shared.is_stopped() {
-                        return Ok(());
-                    }
+                    messages < self.messages
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let ready = sys::wait(Some(self.link.fd()), stop, -1)?;
-                    if ready.stop {
-                        return Ok(());
-                    }
-                    if ready.error && !ready.input {
-                        // An ICMP error waits in the socket's error queue for whoever reads that.
-                        sys::wait(None, stop, 5)?;
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
                 Err(_) => {
-                    self.counts[RECEIVE_ERRORS] += 1;
-                    self.shared.inward.add(&mut self.counts);
                     // An ICMP error is told once; what stays is no reason to keep a core busy.
-                    if sys::wait(None, stop, 1)?.stop {
-                        return Ok(());
-                    }
+                    self.counts[RECEIVE_ERRORS] += 1;
+                    sys::wait(None, stop, 1)?;
+                    true
+                }
+            };
+            self.shared.inward.add(&mut self.counts);
+            if self.shared.is_stopped() {
+                return Ok(());
+            }
+            if is_dry {
+                let ready = sys::wait(Some(self.link.fd()), stop, -1)?;
+                if ready.stop {
+                    return Ok(());
+                }
+                if ready.error && !ready.input {
+                    // An ICMP error waits in the socket's error queue for whoever reads that.
+                    sys::wait(None, stop, 5)?;
                 }
             }
         }

@@ -83,7 +83,20 @@ impl<'a> Outward<'a> {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let stop = self.shared.stop_outward();
         loop {
-            if self.gather() == 0 {
+            let is_dry = self.gather();
+            if !self.items.is_empty() {
+                while !self.items.is_empty() {
+                    self.protect();
+                    send_groups(&self.shared.links, &self.arena, &self.groups, &mut self.outlet, &mut self.counts);
+                }
+                self.counts[BATCHES] += 1;
+            }
+            self.shared.outward.add(&mut self.counts);
+            if self.shared.is_stopping() {
+                return Ok(());
+            }
+            // Not by reading once more: where packets come one by one, that would be a call for nothing with each.
+            if is_dry {
                 let ready = sys::wait(Some(self.device.fd()), stop, -1)?;
                 if ready.stop {
                     return Ok(());
@@ -92,46 +105,34 @@ impl<'a> Outward<'a> {
                     // The interface is down or gone; it may come back, and whoever watches it says when to stop.
                     sys::wait(None, stop, 20)?;
                 }
-                continue;
-            }
-            while !self.items.is_empty() {
-                self.protect();
-                send_groups(&self.shared.links, &self.arena, &self.groups, &mut self.outlet, &mut self.counts);
-            }
-            self.counts[BATCHES] += 1;
-            self.shared.outward.add(&mut self.counts);
-            if self.shared.is_stopping() {
-                return Ok(());
             }
         }
     }
 
-    /// Reads until there is nothing more for now, or enough. Returns the number of reads that gave something.
-    fn gather(&mut self) -> usize {
-        let (mut at, mut packets, mut reads) = (0, 0, 0);
+    /// Reads until there is nothing more for now, or enough. Returns whether there is nothing more.
+    fn gather(&mut self) -> bool {
+        let (mut at, mut packets) = (0, 0);
         while packets < READ_PACKETS && at + READ_ROOM <= self.read.len() {
             match self.device.read(&mut self.read, at) {
-                Ok(Got::Nothing) => break,
+                Ok(Got::Nothing) => return true,
                 Ok(Got::Other) => {
+                    self.counts[READS] += 1;
                     self.counts[NOT_IP] += 1;
-                    reads += 1;
                 }
                 Ok(Got::Packet(place, vnet)) => {
-                    reads += 1;
+                    self.counts[READS] += 1;
                     at = place.end;
                     packets += self.take(place, vnet);
                 }
                 Err(_) => {
                     // Down or gone, or one packet of a kind that the device can't tell of: the next read will say.
                     self.counts[READ_ERRORS] += 1;
-                    self.shared.outward.add(&mut self.counts);
                     std::thread::sleep(AFTER_ERROR);
-                    break;
+                    return true;
                 }
             }
         }
-        self.counts[READS] += reads as u64;
-        reads
+        false
     }
 
     /// Notes what was read, and returns how many packets it is.
