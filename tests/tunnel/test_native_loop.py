@@ -48,6 +48,7 @@ class Settings:
     mode: Mode = Mode.TUNNEL
     mtu: int = 1500
     device_mtu: int = MTU
+    queues: int = 1
     protect: bool = True
     tap: int = 0
 
@@ -57,7 +58,9 @@ def end(settings: Settings, me: str, local: str, remote: str, orders: int, answe
 
     An order is a letter: c answers the counts and all else that there is to tell, q too, and then ends.
     """
-    device = open_device("w0", settings.device_mtu, kind=settings.device, offloads=settings.offloads)
+    device = open_device(
+        "w0", settings.device_mtu, kind=settings.device, offloads=settings.offloads, queues=settings.queues
+    )
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as opened:
         netlink = Netlink(opened)
         netlink.set_up("w0")
@@ -264,6 +267,8 @@ VARIANTS: dict[str, tuple[Settings, Settings]] = {
     "to the reference loop": (Settings(), Settings(loop="reference", offloads=False)),
     "from the reference loop": (Settings(loop="reference", offloads=False), Settings()),
     "offloads at one end": (Settings(), PLAIN),
+    "several queues": (Settings(queues=3),) * 2,
+    "several queues, plain": (Settings(queues=3, offloads=False),) * 2,
 }
 
 

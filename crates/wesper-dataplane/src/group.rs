@@ -112,7 +112,8 @@ impl Groups {
         };
         let kind = links.get(link).map(|link| link.kind);
         let header = if kind.is_some_and(LinkKind::is_udp) { outer.header } else { 0 };
-        let piece = Piece { at: packet.at + header, len: packet.len - header };
+        let Some(len) = packet.len.checked_sub(header) else { return false };
+        let piece = Piece { at: packet.at + header, len };
         let place = self.pieces.len();
         self.pieces.push(piece);
         self.last = Some(packet);

@@ -5,10 +5,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use wesper_core::ip::{self, IPV4_HEADER, IPV6_HEADER, number};
+use wesper_core::protocol::Protocol;
 use wesper_core::udp;
 
 use crate::checksum::{fold, sum};
 
+const ESP: u8 = Protocol::Esp.ip_protocol();
 /// Octets of the longest header put in front of a datagram: IPv6 and UDP.
 pub const LONGEST: usize = IPV6_HEADER + udp::HEADER;
 
@@ -57,7 +59,11 @@ pub fn is_alike(one: &[u8], other: &[u8]) -> bool {
     match one.first() {
         // Length, number, checksum and the UDP header's length and checksum may differ.
         Some(0x45) => same(0, 2) && same(6, 10) && same(12, IPV4_HEADER + 4),
-        Some(0x60..=0x6f) => same(0, 4) && same(6, IPV6_HEADER + 4),
+        // Extension headers are of no fixed length.
+        Some(0x60..=0x6f) => {
+            let is_bare = matches!(one.get(6), Some(&(number::UDP | ESP)));
+            is_bare && same(0, 4) && same(6, IPV6_HEADER + 4)
+        }
         _ => false,
     }
 }
@@ -199,5 +205,8 @@ mod tests {
             assert!(!is_alike(&one, &changed), "octet {at}");
         }
         assert!(!is_alike(&[], &[]));
+        let ipv6 = |next_header: u8| [&[0x60, 0, 0, 0, 0, 8, next_header, 64][..], &[1; 40]].concat();
+        assert!(is_alike(&ipv6(50), &ipv6(50)));
+        assert!(!is_alike(&ipv6(0), &ipv6(0)), "what follows its options may differ");
     }
 }

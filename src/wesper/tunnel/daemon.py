@@ -147,7 +147,11 @@ class Daemon:
             self._did(f"listens on {link}")
         native = self.engine.name == "native" and _native_loop() is not None
         self.device = open_device(
-            file.name, self.inner_mtu(), kind=file.kind, offloads=native and file.offloads, queues=1
+            file.name,
+            self.inner_mtu(),
+            kind=file.kind,
+            offloads=native and file.offloads,
+            queues=file.workers if native else 1,
         )
         undo.callback(self.device.close)
         self._did(f"made the interface {file.name} ({self.device.kind}, MTU {self.device.mtu})")

@@ -53,7 +53,7 @@ class LoopOptions:
     """Settings of a loop.
 
     offloads: super-packets at the device and UDP GSO/GRO at the links, where the kernel has them.
-    workers: threads a direction, of the native loop.
+    workers: queues of a TUN device, each with a thread of the native loop; a link has one thread.
     """
 
     offloads: bool = True
