@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from ..errors import ConfigError, UnsupportedError
 from ..host.netlink import NETLINK_ROUTE, Netlink
-from .control import Call, Control, GuestGone, Output, Process, netlink
+from .control import Call, Control, GuestGone, GuestSocket, Output, Process, netlink
 from .store import Kernel
 
 CARD = "vec0"
@@ -186,6 +186,10 @@ class Guest:
         if protocol not in self._netlinks:
             self._netlinks[protocol] = netlink(self._control, protocol)
         return self._netlinks[protocol]
+
+    def open_socket(self, family: int, kind: int, protocol: int = 0) -> GuestSocket:
+        """Return a socket of the guest, to exchange messages over: netlink of another kind, for instance."""
+        return GuestSocket(self._control, family, kind, protocol)
 
     def add_address(self, address: str, interface: str = CARD) -> None:
         """Give an interface an address with its prefix length."""
