@@ -147,6 +147,13 @@ def add_pair(*sides: Side) -> None:
     add(*(side.path for side in sides))
 
 
+def drop_first_pair(side: Side) -> None:
+    """Take the oldest pair of SAs out of a file."""
+    head, _, *rest = side.path.read_text().split("[[tunnel.sa]]")
+    assert rest
+    side.path.write_text("[[tunnel.sa]]".join([head, *rest]))
+
+
 def ping(side: Side, to: str, count: int = 1, timeout: float = 1.0, **options: Any) -> int:
     """Return how many echo requests were answered."""
     return sum(each is not None for each in side.host.ping(to, count=count, timeout=timeout, **options))
@@ -173,7 +180,7 @@ class Stream:
     def __init__(self, sender: Side, receiver: Side, every: float = 0.001) -> None:
         self.every, self.number = every, 0
         self._in = receiver.host.socket()
-        self._in.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
+        self._in.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
         self._in.bind((receiver.inner, 0))
         self._in.setblocking(False)
         self._out = sender.host.socket()

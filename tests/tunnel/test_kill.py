@@ -25,7 +25,7 @@ class Wire:
 
     def __init__(self, sock: socket.socket, interface: str) -> None:
         self._sock = sock
-        sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
         sock.bind((interface, 3))
         sock.setblocking(False)
         self.seen: Counter[tuple[int, bytes]] = Counter()

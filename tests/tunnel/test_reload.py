@@ -12,17 +12,10 @@ import pytest
 from wesper.lab import pair
 from wesper.tunnel.control import Refused
 
-from .ends import Side, Stream, add_pair, await_ping, ending, eventually, ping, two_ends
+from .ends import Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
-
-
-def drop_first_pair(side: Side) -> None:
-    """Take the oldest pair of SAs out of a file."""
-    head, _, *rest = side.path.read_text().split("[[tunnel.sa]]")
-    assert rest
-    side.path.write_text("[[tunnel.sa]]".join([head, *rest]))
 
 
 def during(streams: list[Stream], work: Callable[[], None]) -> None:
@@ -142,3 +135,27 @@ def test_what_can_not_change_is_refused_and_nothing_changes(
             assert left.told("reload_refused")
             right.up()
             await_ping(left, right.inner)
+
+
+def test_a_key_that_is_installed_and_an_spi_that_is_are_not_taken_twice(tmp_path: Path) -> None:
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab)
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            before = left.path.read_text()
+            spi_out, spi_in = (f"spi_{way} = {left.pair()[way]['spi']:#x}" for way in ("out", "in"))
+            assert spi_out in before
+            assert spi_in in before
+            # The numbers of two SAs would begin apart, and the next start among those of the second.
+            left.path.write_text(before.replace(spi_out, "spi_out = 0x777").replace(spi_in, "spi_in = 0x778"))
+            with pytest.raises(Refused, match="has the key of another SA"):
+                left.ask("reload")
+            left.path.write_text(before.replace('name = "test"', 'name = "other"'))
+            with pytest.raises(Refused, match="is installed still"):
+                left.ask("reload")
+            assert [each["name"] for each in left.status()["tunnels"]] == ["test"]
+            assert ping(left, right.inner, 2)
+            left.path.write_text(before)
+            assert left.ask("reload")["did"] == []

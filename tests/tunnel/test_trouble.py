@@ -19,7 +19,7 @@ from wesper.lab import nat, pair, third_host
 from wesper.protocols import ip
 from wesper.wire.ipv4 import IPv4
 
-from .ends import PATIENCE_S, Side, Stream, await_ping, ending, eventually, ping, two_ends
+from .ends import PATIENCE_S, Side, Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
@@ -279,3 +279,60 @@ def test_strangers_requests_do_not_end_a_daemon(tmp_path: Path) -> None:
                 with suppress(BrokenPipeError, ConnectionResetError):  # it will not hear so much
                     asking.sendall(b"x" * (1 << 20))
             assert left.status()["schema"] == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lifetimes_ask_for_new_keys_and_get_them(engine: str, tmp_path: Path) -> None:
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, engine)
+        left.set("tunnel", lifetime={"packets": 50})
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            with suppress(AssertionError):
+                for _ in range(60):
+                    assert ping(left, right.inner, timeout=0.2)
+            eventually(lambda: left.pair()["out"]["expired"])
+            assert left.told("pair_ending")[0]["limit"] == "packets"
+            assert left.told("pair_expired")
+            ping(left, right.inner, timeout=0.05)
+            eventually(lambda: left.told("no_sa"))
+            add_pair(left, right)
+            drop_first_pair(left)
+            left.ask("reload")
+            right.ask("reload")
+            await_ping(left, right.inner)
+
+
+def test_keepalives_go_out_of_a_quiet_tunnel(tmp_path: Path) -> None:
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab)
+        left.set("tunnel", keepalive=1)
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            packets = right.pair()["in"]["packets"]
+            eventually(lambda: right.status()["drops"].get("KEEPALIVE", 0) >= 2)
+            assert right.pair()["in"]["packets"] - packets < 4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pairs_whose_lifetime_is_over_are_told_and_the_daemon_goes_on(engine: str, tmp_path: Path) -> None:
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, engine)
+        left.set("tunnel", lifetime={"packets": 40})
+        left.path.write_text(left.path.read_text() + '\n[metrics]\nlisten = "127.0.0.1:9464"\n')
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            eventually(lambda: left.told("pair_expired"))
+            eventually(lambda: left.pair()["out"]["expired"])
+            with left.host.socket(kind=socket.SOCK_STREAM) as scraper:
+                scraper.connect(("127.0.0.1", 9464))
+                scraper.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+                assert scraper.recv(12) == b"HTTP/1.1 200"
+            left.ask("reload")
+            assert left.answers()

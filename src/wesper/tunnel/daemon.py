@@ -248,7 +248,11 @@ class Daemon:
         if self.file.mtu:
             return self.file.mtu
         now = now_ns()
-        rooms = [self.engine.inner_mtu(each.sending.out_id, now) for each in self.tunnels if each.sending is not None]
+        rooms = []
+        for each in self.tunnels:
+            if each.sending is not None:
+                with contextlib.suppress(ConfigError):  # expired
+                    rooms.append(self.engine.inner_mtu(each.sending.out_id, now))
         return min(max(min(rooms, default=1280), 576), 65535)
 
     def set_policies(self) -> None:
@@ -290,6 +294,9 @@ class Daemon:
 
     def _tick(self) -> None:
         now = now_ns()
+        if now >= self._next_timeout:
+            self._next_timeout = now + SECOND
+            self.engine.handle_timeout(now)
         self._drain_events(now)
         changed = False
         for tunnel in self.tunnels:
@@ -300,9 +307,6 @@ class Daemon:
         if changed:
             self.set_policies()
         self._reserve()
-        if now >= self._next_timeout:
-            self._next_timeout = now + SECOND
-            self.engine.handle_timeout(now)
         if now >= self._next_tops:
             self._next_tops = now + TOPS_NS
             self._save_tops()
@@ -381,7 +385,8 @@ class Daemon:
         used, _, ids = self._sequences()
         try:
             for mark, last in self.state.top_up(used).items():
-                self.engine.reserve(ids[mark], last)
+                with contextlib.suppress(ConfigError):  # expired since its number was asked for
+                    self.engine.reserve(ids[mark], last)
         except OSError as error:
             self._trouble("state_not_saved", error)
         else:

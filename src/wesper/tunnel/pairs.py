@@ -10,6 +10,7 @@ No socket and no clock in here: `step` is called now and then, and what it wants
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ PROBE_MOST_NS: Final = 5 * SECOND  # a peer that is not there is asked less and 
 ANSWER_NS: Final = 5 * SECOND  # who has sent nothing for so long, and is spoken to, lets itself be heard
 SILENT_NS: Final = 15 * SECOND
 GRACE_NS: Final = 10 * SECOND
+_GONE: Final = SAState(0, 0, 0, 0, 0, 0)  # of an SA whose hard lifetime was over
 _DUMMY = b"\0" * 8  # a Linux peer wants at least one octet
 
 
@@ -180,20 +182,13 @@ class Tunnel:
             self._tell("peer_elsewhere", tunnel=self.name, peer=where)
             return False
         before, self.remote = self.remote, remote
+        profile = self.profile()
         for each in self.pairs:
-            profile = self.profile()
-            self._engine.set_profile(each.out_id, profile)
-            self._engine.set_profile(each.in_id, profile)
+            for sa in (each.out_id, each.in_id):
+                with contextlib.suppress(ConfigError):  # its hard lifetime was over
+                    self._engine.set_profile(sa, profile)
         self._tell("peer_moved", tunnel=self.name, peer=where)
         return before is None
-
-    def gone(self, sa: int) -> bool:
-        """Take note that the engine has removed an SA.   Returns whether it was one of these."""
-        for each in self.pairs:
-            if sa in (each.out_id, each.in_id):
-                self._drop(each, sa)
-                return True
-        return False
 
     def holds(self, sa: int) -> Pair | None:
         """Return the pair that an SA belongs to."""
@@ -202,7 +197,7 @@ class Tunnel:
     def close(self) -> None:
         """Remove all SAs."""
         for each in list(self.pairs):
-            self._drop(each, -1)
+            self._drop(each)
 
     def keepalive(self, now: int) -> bytes | None:
         """Return a NAT keepalive (RFC 3948 §2.3), from the outer IP header on, if one is due."""
@@ -234,10 +229,11 @@ class Tunnel:
 
     def _describe_pair(self, pair: Pair, now: int) -> dict[str, Any]:
         def numbers(sa: int, spi: int) -> dict[str, Any]:
-            state = self._engine.state(sa)
+            state = self._state_of(sa) or _GONE
             return {
                 "spi": spi,
                 "id": sa,
+                "expired": state is _GONE,
                 "sequence": state.sequence,
                 "packets": state.packets,
                 "octets": state.octets,
@@ -258,7 +254,7 @@ class Tunnel:
 
     def _look(self, pair: Pair, now: int) -> None:
         out, inward = self._state_of(pair.out_id), self._state_of(pair.in_id)
-        if out is None or inward is None:
+        if out is None or inward is None:  # a hard lifetime was over, and the engine has removed it
             return
         if out.packets > pair.out_packets:
             pair.out_packets, pair.sent, self._spoke = out.packets, now, now
@@ -285,7 +281,7 @@ class Tunnel:
         elif pair is not self.sending and self.sending is not None and self.sending.wanted and self.sending.proven:
             pair.retire_at = pair.retire_at or now + GRACE_NS
             if now >= pair.retire_at:
-                self._drop(pair, -1)
+                self._drop(pair)
 
     def _speak(self, pair: Pair, now: int) -> None:
         """Send a dummy where the peer has not been heard yet, or is heard and hears nothing."""
@@ -321,10 +317,10 @@ class Tunnel:
                 each.probe_every = PROBE_MOST_NS
             self._tell("peer_silent", tunnel=self.name)
 
-    def _drop(self, pair: Pair, already: int) -> None:
+    def _drop(self, pair: Pair) -> None:
         self.pairs.remove(pair)
         for sa in (pair.out_id, pair.in_id):
-            if sa != already and self._state_of(sa) is not None:
+            if self._state_of(sa) is not None:
                 self._engine.remove(sa)
         if pair is self.sending:
             self.sending = next((each for each in reversed(self.pairs) if each.proven), None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .file import TunnelFile, TunnelSettings
+from .file import SAPair, TunnelFile, TunnelSettings
 from .loop import now_ns
+from .pairs import Tunnel
 from .routes import Plan, plan
 
 if TYPE_CHECKING:
@@ -41,14 +42,12 @@ def change(daemon: Daemon, file: TunnelFile) -> list[str]:
         raise _fixed(file, "networks", "wesper down, then wesper up: the sockets need a mark")
 
     added = [daemon.make_tunnel(settings) for name, settings in wanted.items() if name not in running]
-    new_sas = [sa for each in added for sa in each.prepare(each.settings.pairs)]
+    new = [(each, pair) for each in added for pair in each.settings.pairs]
     for name, settings in wanted.items():
         if name in running:
-            tunnel = running[name]
-            known = {each.pair for each in tunnel.pairs}
-            new_sas += tunnel.prepare(tuple(pair for pair in settings.pairs if pair not in known))
-    if new_sas:
-        daemon.state.admit(new_sas)
+            known = {each.pair for each in running[name].pairs}
+            new += [(running[name], pair) for pair in settings.pairs if pair not in known]
+    _admit(daemon, file, new)
 
     did = []
     now = now_ns()
@@ -62,8 +61,7 @@ def change(daemon: Daemon, file: TunnelFile) -> list[str]:
             did.append(f"removed tunnel {name}")
             continue
         known = {each.pair for each in tunnel.pairs}
-        new = [pair for pair in wanted[name].pairs if pair not in known]
-        for pair in new:
+        for pair in [pair for pair in wanted[name].pairs if pair not in known]:
             tunnel.install(pair, now)
             did.append(f"{name}: added {pair.title}")
         leaving = [each.pair for each in tunnel.pairs if each.wanted and each.pair not in wanted[name].pairs]
@@ -77,6 +75,23 @@ def change(daemon: Daemon, file: TunnelFile) -> list[str]:
     daemon.set_policies()
     did += _change_interface(daemon, file, new_plan)
     return did
+
+
+def _admit(daemon: Daemon, file: TunnelFile, new: list[tuple[Tunnel, SAPair]]) -> None:
+    """Have the state take new pairs: beside all that are installed, those that are to go among them.
+
+    Two SAs of one key would each have numbers of their own, and an orderly end would give back those of one of them.
+    """
+    installed = [(tunnel, each.pair) for tunnel in daemon.tunnels for each in tunnel.pairs]
+    spis = {pair.spi_in for _, pair in installed}
+    for tunnel, pair in new:
+        if pair.spi_in in spis:
+            raise ConfigError(
+                f"SPI {pair.spi_in:#x} is installed still, with another key or in another tunnel", path=file.path,
+                key=f"{tunnel.name}.sa.spi_in", expected="an SPI of its own for each inbound SA",
+            )  # fmt: skip
+    if new:
+        daemon.state.admit([sa for tunnel, pair in (*installed, *new) for sa in tunnel.prepare((pair,))])
 
 
 def _change_interface(daemon: Daemon, file: TunnelFile, new_plan: Plan) -> list[str]:
