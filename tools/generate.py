@@ -10,6 +10,8 @@ from pathlib import Path
 
 from wesper.crypto import SUITES
 from wesper.errors import ExitCode
+from wesper.tunnel.events import EVENTS
+from wesper.tunnel.loop import COUNTS
 from wesper.verdict import COUNTERS, DropReason, rust_source
 from wesper.wire import diagram
 from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
@@ -78,12 +80,28 @@ def suites() -> str:
 
 
 def operations() -> str:
-    """Return the page for operators, with the table of exit codes put in."""
+    """Return the page for operators, with its tables put in."""
     page = (_ROOT / "docs/operations.md").read_text()
-    start, end = "<!-- exit codes: by tools/generate.py from src/wesper/errors.py -->", "<!-- end -->"
-    before, _, rest = page.partition(start)
-    lines = ["| exit code | when |", "|---|---|", *(f"| {code.value} | {code.sentence} |" for code in ExitCode)]
-    return "\n".join([f"{before}{start}", "", *lines, "", f"{end}{rest.partition(end)[2]}"])
+    tables = {
+        "exit codes: by tools/generate.py from src/wesper/errors.py": (
+            ("exit code", "when"),
+            [(str(code.value), code.sentence) for code in ExitCode],
+        ),
+        "events: by tools/generate.py from src/wesper/tunnel/events.py": (
+            ("event", "says"),
+            [(f"`{name}`", sentence) for name, sentence in EVENTS.items()],
+        ),
+        "counts: by tools/generate.py from src/wesper/tunnel/loop.py": (
+            ("count", "says"),
+            [(f"`{name}`", sentence) for name, sentence in COUNTS.items()],
+        ),
+    }
+    for title, (columns, rows) in tables.items():
+        start, end = f"<!-- {title} -->", "<!-- end -->"
+        before, _, rest = page.partition(start)
+        lines = [f"| {' | '.join(row)} |" for row in (columns, ("---",) * len(columns), *rows)]
+        page = "\n".join([f"{before}{start}", "", *lines, "", f"{end}{rest.partition(end)[2]}"])
+    return page
 
 
 def main(check: bool) -> int:
