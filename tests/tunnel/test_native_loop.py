@@ -305,6 +305,35 @@ def test_offloads_save_calls(device: DeviceKind) -> None:
         assert calls["device_write_calls"] < count["device_written_packets"] / 2
 
 
+def scapy_made(packet: bytes) -> bytes:
+    """Return a packet with lengths and checksums as Scapy works them out."""
+    from scapy.layers.inet import IP, TCP, UDP
+    from scapy.layers.inet6 import IPv6
+
+    layer = (IP if packet[0] >> 4 == 4 else IPv6)(packet)
+    upper = layer[TCP] if TCP in layer else layer[UDP]
+    for each, names in ((layer, ("len", "plen", "chksum")), (upper, ("len", "chksum"))):
+        for name in names:
+            each.fields.pop(name, None)
+    made: bytes = bytes(layer)
+    return made
+
+
+@pytest.mark.needs_module("scapy")
+def test_segments_have_the_checksums_that_scapy_works_out() -> None:
+    with tunnel(b=Settings(tap=16 << 20)) as made:
+        for address in INNER["b"]:
+            exchange(made, address, 200_000, (1, 1000))
+        told = made.close()
+    assert told["a"]["calls"]["device_read_calls"] < told["a"]["counts"]["device_read_packets"] / 2
+    packets = [bytes.fromhex(packet) for side, way, packet, _ in told["b"]["tapped"] if (side, way) == ("inner", "in")]
+    # What one end has cut, as the other has opened it: TCP and UDP, over IPv4 and IPv6.
+    cut = [packet for packet in packets if (packet[9] if packet[0] >> 4 == 4 else packet[6]) in (6, 17)]
+    assert {(packet[0] >> 4, len(packet)) for packet in cut} >= {(4, MTU), (6, MTU)}
+    for packet in cut:
+        assert packet == scapy_made(packet)
+
+
 def test_without_offloads_every_packet_is_one() -> None:
     with tunnel(PLAIN) as made:
         exchange(made, INNER["b"][0], 300_000)
