@@ -313,8 +313,8 @@ def scapy_made(packet: bytes) -> bytes:
     layer = (IP if packet[0] >> 4 == 4 else IPv6)(packet)
     upper = layer[TCP] if TCP in layer else layer[UDP]
     for each, names in ((layer, ("len", "plen", "chksum")), (upper, ("len", "chksum"))):
-        for name in names:
-            each.fields.pop(name, None)
+        for name in set(names) & set(each.fields):
+            each.delfieldval(name)
     made: bytes = bytes(layer)
     return made
 
