@@ -82,4 +82,4 @@ def _value(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{key}:{each}" for key, each in value.items())
     text = str(value)
-    return json.dumps(text) if " " in text else text
+    return text if text.isprintable() and " " not in text else json.dumps(text)

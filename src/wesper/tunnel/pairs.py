@@ -43,7 +43,8 @@ _DUMMY = b"\0" * 8  # a Linux peer wants at least one octet
 class Pair:
     """A pair that is installed.
 
-    sent, heard: when a packet of it was last seen to go and come, ns; None: never.   retire_at: when it goes.
+    sent, heard: when a packet of it was last seen to go and come, ns; None: never.   owes: a dummy, to who was heard.
+    retire_at: when it goes.
     """
 
     pair: SAPair
@@ -57,6 +58,7 @@ class Pair:
     in_packets: int = 0
     sent: int | None = None
     heard: int | None = None
+    owes: bool = False
     next_probe: int = 0
     probe_every: int = PROBE_NS
     wanted: bool = True
@@ -261,6 +263,9 @@ class Tunnel:
             if self._unanswered is None:
                 self._unanswered = now
         if inward.packets > pair.in_packets:
+            # Once when the peer is first heard, so that it hears in turn; then only if it would take us for silent.
+            # Whoever just spoke owes nothing, else dummies would answer dummies for ever.
+            pair.owes = not pair.proven or (pair.sent is not None and now - pair.sent >= ANSWER_NS)
             if not pair.proven:
                 self._tell("pair_proven", tunnel=self.name, pair=pair.pair.title)
             pair.in_packets, pair.heard = inward.packets, now
@@ -292,8 +297,9 @@ class Tunnel:
                 return
             pair.next_probe = now + pair.probe_every
             pair.probe_every = min(pair.probe_every * 5 // 4, PROBE_MOST_NS)
-        elif pair.heard is None or (pair.sent is not None and (pair.heard < pair.sent or now - pair.sent < ANSWER_NS)):
+        elif not pair.owes:
             return
+        pair.owes = False
         self._dummy(pair, now)
 
     def _dummy(self, pair: Pair, now: int) -> None:
