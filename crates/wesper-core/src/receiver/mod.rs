@@ -51,8 +51,6 @@ struct Usual {
     icv: usize,
     inference_window: u32,
     esn: bool,
-    check_padding: bool,
-    take_dscp: bool,
 }
 
 /// What any packet's path reads of a profile, worked out once.
@@ -76,14 +74,7 @@ impl Shape {
         let is_plain = profile.encapsulation.is_none() && profile.selectors.is_empty();
         let inference_window = if profile.window == 0 { INFERENCE_WINDOW } else { profile.window };
         let take_dscp = profile.outer.is_some_and(|outer| outer.take_dscp);
-        let usual = Usual {
-            form,
-            icv: form.icv_octets(),
-            inference_window,
-            esn: profile.esn,
-            check_padding: profile.check_padding,
-            take_dscp,
-        };
+        let usual = Usual { form, icv: form.icv_octets(), inference_window, esn: profile.esn };
         Self {
             usual: Some(usual).filter(|_| form.is_usual() && profile.mode == Mode::Tunnel && is_plain),
             form,

@@ -1,7 +1,7 @@
 //! A packet's way in (RFC 4303 §3.4): in place, the usual case in one straight line.
 
 use super::outcome::About;
-use super::{Hot, Opened, Receiver, Settings, Shape, Store};
+use super::{Hot, Opened, Receiver, Settings, Shape, Store, Usual};
 use crate::aead::{OpenError, prefetch};
 use crate::batch::{GROUP, Job, Output, Results, packet};
 use crate::esp::{self, Input, Numbers, USUAL_FRONT};
@@ -32,17 +32,33 @@ struct Read {
     input: Input,
     /// The number that it is taken for, unless packets before it change that.
     sequence: u64,
+    iv: u64,
     /// Of the hot state; 0: not a usual packet.
     number: u32,
+    spi: u32,
     low: u32,
-    /// Octets of the ciphertext.
-    body: u16,
+    /// Octets of the packet; then those of the ciphertext.
+    octets: u16,
+    icv: u8,
     traffic_class: u8,
 }
 
 impl Read {
-    const NONE: Self = Self { input: Input::EMPTY, sequence: 0, number: 0, low: 0, body: 0, traffic_class: 0 };
+    const NONE: Self = Self {
+        input: Input::EMPTY,
+        sequence: 0,
+        iv: 0,
+        number: 0,
+        spi: 0,
+        low: 0,
+        octets: 0,
+        icv: 0,
+        traffic_class: 0,
+    };
 }
+
+/// Half of the 32-bit sequence numbers.
+const HALF_SPACE: u64 = 1 << 31;
 
 /// Octets in front of the usual packet's ciphertext.
 const FRONT: usize = IPV4_HEADER + USUAL_FRONT;
@@ -64,8 +80,7 @@ impl Receiver {
     #[inline]
     pub fn decapsulate(&mut self, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Opened, DropReason> {
         let mut job = Job::new(0, start, len);
-        let spi = likely_spi(buf.get(start..start.saturating_add(len)).unwrap_or_default());
-        self.open(buf, &mut job, self.index.get(spi), now)?;
+        self.open(buf, &mut job, now)?;
         Ok(Opened { start: job.start, len: job.len, sa: job.sa, sequence: job.sequence })
     }
 
@@ -73,13 +88,18 @@ impl Receiver {
     ///
     /// In passes over a group, so that what one packet waits for is on its way while others are worked on.
     pub fn decapsulate_batch(&mut self, jobs: &mut [Job], buf: &mut [u8], now: u64) {
+        let mut read = [Read::NONE; GROUP];
         for jobs in jobs.chunks_mut(GROUP) {
-            let mut numbers = [0; GROUP];
-            let packets = jobs.iter().map(|job| buf.get(job.start..job.start.saturating_add(job.len)));
-            self.look_up(packets.map(Option::unwrap_or_default), &mut numbers);
-            let mut read = [Read::NONE; GROUP];
-            for ((job, number), place) in jobs.iter().zip(numbers).zip(&mut read) {
-                self.read(buf, job, number, place);
+            let mut last = 0;
+            for (job, read) in jobs.iter().zip(&mut read) {
+                self.read_header(buf, job, read);
+                if read.number != last {
+                    last = read.number;
+                    self.fetch_state(last);
+                }
+            }
+            for read in read.iter_mut().take(jobs.len()) {
+                self.read_state(read);
             }
             let mut fetched = 0;
             for (index, job) in jobs.iter_mut().enumerate() {
@@ -91,6 +111,15 @@ impl Receiver {
                 let done = done.unwrap_or_else(|| self.open_any(buf, job, now));
                 job.end(done);
             }
+        }
+    }
+
+    /// Starts to bring a hot state near.
+    #[inline(always)]
+    fn fetch_state(&self, number: u32) {
+        if let Some(hot) = self.hots.get(number) {
+            prefetch(&hot.life);
+            prefetch(&hot.spi);
         }
     }
 
@@ -111,15 +140,16 @@ impl Receiver {
     pub fn decapsulate_many(&mut self, data: &[u8], offsets: &[u64], now: u64, memory: Vec<u8>) -> Results {
         let packets = offsets.len().saturating_sub(1);
         let mut results = Results::new(memory, packets, data.len() + 2 * modes::HEADROOM);
-        let mut numbers = [0; GROUP];
         // Octets in front of the inner packet, as the last packet had them: with them in place already, it need not move.
         let mut front = 0;
         for first in (0..packets).step_by(GROUP) {
             let group = first..packets.min(first + GROUP);
-            self.look_up(group.clone().map(|index| packet(data, offsets, index)), &mut numbers);
-            for (index, number) in group.zip(numbers) {
+            for index in group.clone() {
+                self.fetch_state(self.index.get(likely_spi(packet(data, offsets, index))));
+            }
+            for index in group {
                 let packet = packet(data, offsets, index);
-                match self.open_at_end(packet, number, &mut results.output, &mut front, now) {
+                match self.open_at_end(packet, &mut results.output, &mut front, now) {
                     Ok(Job { len, sa, sequence, .. }) => results.delivered(len, sa, sequence),
                     Err(reason) => results.dropped(reason),
                 }
@@ -136,7 +166,6 @@ impl Receiver {
     fn open_at_end(
         &mut self,
         packet: &[u8],
-        number: u32,
         output: &mut Output,
         front: &mut usize,
         now: u64,
@@ -149,7 +178,7 @@ impl Receiver {
             place.copy_from_slice(packet);
         }
         let mut job = Job::new(0, start, packet.len());
-        let done = self.open(buf, &mut job, number, now);
+        let done = self.open(buf, &mut job, now);
         if done.is_ok() {
             *front = job.start.saturating_sub(start);
             if job.start != end {
@@ -162,70 +191,65 @@ impl Receiver {
         done.map(|()| job)
     }
 
-    /// Finds the hot states that a group's packets are probably for, 0 for none, and starts to bring them near.
     #[inline(always)]
-    fn look_up<'a>(&self, packets: impl Iterator<Item = &'a [u8]>, numbers: &mut [u32; GROUP]) {
-        let mut last = 0;
-        for (number, packet) in numbers.iter_mut().zip(packets) {
-            *number = self.index.get(likely_spi(packet));
-            if *number != last
-                && let Some(hot) = self.hots.get(*number)
-            {
-                last = *number;
-                prefetch(&hot.life);
-                prefetch(&hot.spi);
-            }
-        }
-    }
-
-    /// Opens a packet. number: what a look-up said of it.
-    #[inline(always)]
-    fn open(&mut self, buf: &mut [u8], job: &mut Job, number: u32, now: u64) -> Result<(), DropReason> {
-        match self.open_usual(buf, job, number, now) {
+    fn open(&mut self, buf: &mut [u8], job: &mut Job, now: u64) -> Result<(), DropReason> {
+        let mut read = Read::NONE;
+        self.read_header(buf, job, &mut read);
+        self.read_state(&mut read);
+        match self.open_read(buf, job, &mut read, now) {
             Some(done) => done,
             None => self.open_any(buf, job, now),
         }
     }
 
-    /// The usual packet, and nothing that needs a decision: none, and nothing done, if it is not.
-    #[inline(always)]
-    fn open_usual(&mut self, buf: &mut [u8], job: &mut Job, number: u32, now: u64) -> Option<Result<(), DropReason>> {
-        let mut read = Read::NONE;
-        self.read(buf, job, number, &mut read)?;
-        self.open_read(buf, job, &mut read, now)
-    }
-
-    /// Reads what can be read of the usual packet before its turn; none if it is another.
+    /// Reads the header of the usual packet, before its turn; of another, at most whose it probably is.
     ///
     /// Usual: ESP right behind an IPv4 header without options, SAs found by SPI alone, tunnel mode without selectors,
     /// a suite whose IV is the sequence number, the key expanded, no limit of time near, the number fresh. With
-    /// [`Self::open_read`] this does what [`Self::open_datagram`] does.
+    /// [`Self::read_state`] and [`Self::open_read`] this does what [`Self::open_datagram`] does.
     #[inline(always)]
-    fn read(&self, buf: &[u8], job: &Job, number: u32, place: &mut Read) -> Option<()> {
-        let received = buf.get(job.start..)?.get(..job.len)?;
-        let head = received.first_chunk::<FRONT>()?;
-        let octets = usize::from(u16::from_be_bytes([head[2], head[3]]));
+    fn read_header(&self, buf: &[u8], job: &Job, read: &mut Read) {
+        read.number = 0;
+        let received = buf.get(job.start..).and_then(|rest| rest.get(..job.len)).unwrap_or_default();
+        let Some(head) = received.first_chunk::<FRONT>() else { return };
+        let octets = u16::from_be_bytes([head[2], head[3]]);
         let is_fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
-        if (head[0] != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | (octets > received.len()) {
-            return None;
+        if (head[0] != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | (usize::from(octets) > received.len()) {
+            return self.fetch_state(self.index.get(unlikely_spi(received)));
         }
-        let (head, front) = head.split_first_chunk::<IPV4_HEADER>()?;
-        let (spi, low) = esp::locate(front)?;
-        let hot = self.hots.get(number).filter(|hot| hot.id == u64::from(spi) && self.by_addresses.is_empty())?;
+        let [.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *head;
+        read.spi = u32::from_be_bytes([a, b, c, d]);
+        read.low = u32::from_be_bytes([e, f, g, h]);
+        read.iv = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+        (read.octets, read.traffic_class) = (octets, head[1]);
+        read.number = self.index.get(read.spi);
+    }
+
+    /// Reads of a SA's state what can be known before the packet's turn; one that turns out not to be usual is no
+    /// longer taken for such.
+    #[inline(always)]
+    fn read_state(&self, read: &mut Read) {
+        if self.try_read_state(read).is_none() {
+            read.number = 0;
+        }
+    }
+
+    #[inline(always)]
+    fn try_read_state(&self, read: &mut Read) -> Option<()> {
+        let hot = self.hots.get(read.number)?;
         let usual = self.profiles.shape(hot.profile)?.usual.as_ref()?;
-        let body = octets.checked_sub(FRONT + usual.icv)?;
-        if (body < 8) | (body & 3 != 0) {
+        let body = usize::from(read.octets).checked_sub(FRONT + usual.icv)?;
+        if (hot.id != u64::from(read.spi)) | !self.by_addresses.is_empty() | (body < 8) | (body & 3 != 0) {
             return None;
         }
-        let sequence = hot.full(usual.esn, usual.inference_window, low)?;
-        let iv = u64::from_be_bytes(*front.last_chunk()?);
-        place.input = usual.form.usual_input(Numbers { spi, sequence, salt: hot.salt }, iv);
-        (place.sequence, place.number, place.low) = (sequence, number, low);
-        (place.body, place.traffic_class) = (body as u16, head[1]);
+        read.sequence = hot.full(usual.esn, usual.inference_window, read.low)?;
+        let numbers = Numbers { spi: read.spi, sequence: read.sequence, salt: hot.salt };
+        read.input = usual.form.usual_input(numbers, read.iv);
+        (read.octets, read.icv) = (body as u16, usual.icv as u8);
         Some(())
     }
 
-    /// Opens what [`Self::read`] has read; none, and nothing done, if it is not usual after all.
+    /// Opens what has been read; none, and nothing done, if it is not usual after all.
     #[inline(always)]
     fn open_read(
         &mut self,
@@ -236,16 +260,13 @@ impl Receiver {
     ) -> Option<Result<(), DropReason>> {
         let number = read.number;
         let hot = self.hots.get_mut(number)?;
-        let shape = self.profiles.shape(hot.profile)?;
-        let usual = shape.usual.as_ref()?;
-        let sequence = hot.fresh(usual.esn, usual.inference_window, read.low)?;
-        let received = buf.get_mut(job.start..)?.get_mut(..FRONT + usize::from(read.body) + usual.icv)?;
-        if sequence != read.sequence {
-            // Packets of this SA that came in between have moved the window past a multiple of 2^32.
-            let iv = u64::from_be_bytes(*received.first_chunk::<FRONT>()?.last_chunk()?);
-            read.input = usual.form.usual_input(Numbers { spi: hot.spi, sequence, salt: hot.salt }, iv);
+        let received = buf.get_mut(job.start..)?.get_mut(..FRONT + usize::from(read.octets) + usize::from(read.icv))?;
+        // A number that is no more than half of the 32-bit ones ahead is inferred as itself, and fresh.
+        if read.sequence.wrapping_sub(hot.top).wrapping_sub(1) >= HALF_SPACE {
+            hot.read_again(self.profiles.shape(hot.profile)?.usual.as_ref()?, read)?;
         }
-        let (body, icv) = received.get_mut(FRONT..)?.split_at_mut_checked(read.body.into())?;
+        let sequence = read.sequence;
+        let (body, icv) = received.get_mut(FRONT..)?.split_at_mut_checked(read.octets.into())?;
         let is_simple = !hot.life.is_due(now) & (hot.failures_in_a_row < self.settings.simple_failures);
         let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
         if read.input.open(context, body, icv).is_err() {
@@ -259,15 +280,16 @@ impl Receiver {
             None => hot.top = hot.top.max(sequence),
         }
         (job.sa, job.sequence) = (hot.id, sequence);
+        let shape = self.profiles.shape(hot.profile)?;
         let (next_header, payload) =
-            esp::usual_trailer(body).unwrap_or_else(|| esp::trailer(body, usual.check_padding));
+            esp::usual_trailer(body).unwrap_or_else(|| esp::trailer(body, shape.check_padding));
         if hot.life.account(payload.unwrap_or(0), now) {
             self.any_expired |= hot.look(shape, now, &mut self.outcome.events);
         }
         let Some(inner) = payload.and_then(|payload| body.get_mut(..payload)) else {
             return Some(Err(self.outcome.drop(DropReason::BadPadding)));
         };
-        let arrived = Arrived { traffic_class: read.traffic_class, take_dscp: usual.take_dscp };
+        let arrived = Arrived { traffic_class: read.traffic_class, take_dscp: shape.take_dscp };
         Some(self.outcome.release_tunnel(arrived, job.sa, next_header, inner, now).map(|len| {
             (job.start, job.len) = (job.start + FRONT, len);
         }))
@@ -441,6 +463,16 @@ impl Hot {
         let sequence = self.full(esn, inference_window, low)?;
         let window = self.window.as_ref();
         window.is_none_or(|window| window.check(self.top, sequence).is_fresh()).then_some(sequence)
+    }
+
+    /// Does over what was read of a packet that is not simply the next, as others may have come in between; none if it
+    /// is not fresh.
+    #[inline(never)]
+    fn read_again(&self, usual: &Usual, read: &mut Read) -> Option<()> {
+        read.sequence = self.fresh(usual.esn, usual.inference_window, read.low)?;
+        let numbers = Numbers { spi: self.spi, sequence: read.sequence, salt: self.salt };
+        read.input = usual.form.usual_input(numbers, read.iv);
+        Some(())
     }
 
     #[cold]

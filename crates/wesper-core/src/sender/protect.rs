@@ -125,10 +125,10 @@ impl Sender {
     /// In two passes over a group: what one packet writes around its payload would else hold up its own encryption,
     /// which reads it back, and with it the packets behind.
     pub fn encapsulate_batch(&mut self, jobs: &mut [Job], buf: &mut [u8], now: u64) {
+        let mut framed = [Framed::NONE; GROUP];
         for jobs in jobs.chunks_mut(GROUP) {
             let mut numbers = [0; GROUP];
             self.look_up(jobs.iter().map(|job| job.sa), &mut numbers);
-            let mut framed = [Framed::NONE; GROUP];
             let mut sealed = 0;
             for (index, number) in numbers.into_iter().enumerate() {
                 let Some((before, [job, ..])) = jobs.split_at_mut_checked(index) else { break };
