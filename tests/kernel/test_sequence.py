@@ -90,12 +90,14 @@ def test_windows_agree_to_the_last_number(guest: Guest, xfrm: Xfrm, engine_name:
             peer.seal(peer.echo_request())
     mirror = peer.in_place_of_the_guest()
     order = [window, 1, 1, window + 1, 1, 2, 2 * window, window, window + 1, window + 2, 2 * window + 1, window + 1, 2]
+    verdicts = []
     for number in order:
         before = guest.xfrm_stat()
         peer.wire.send(sealed[number])
         passed = peer.opened(0.25) is not None
         after = guest.xfrm_stat()
         verdict = mirror.decapsulate(sealed[number], 0)
+        verdicts.append(verdict)
         assert passed == (not isinstance(verdict, Dropped)), number
         assert after["XfrmInStateSeqError"] - before["XfrmInStateSeqError"] == (
             verdict == Dropped(DropReason.REPLAY)
@@ -103,3 +105,6 @@ def test_windows_agree_to_the_last_number(guest: Guest, xfrm: Xfrm, engine_name:
         assert after["XfrmInStateProtoError"] - before["XfrmInStateProtoError"] == (
             verdict == Dropped(DropReason.AUTH)
         ), number
+    dropped = [Dropped(DropReason.REPLAY), Dropped(DropReason.AUTH)]
+    assert xfrm.refused(peer.to_guest) == tuple(verdicts.count(each) for each in dropped)
+    assert all(each in verdicts for each in dropped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -145,6 +146,12 @@ def test_a_build_that_breaks_leaves_its_log_alone(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(BuildFailed, match="this is the mistake"):
         build._compile(source, log, quiet, 1)
     assert "step one" in log.read_text()
+
+
+def test_another_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "sparc64")
+    with pytest.raises(UnsupportedError, match="a machine of x86_64; this is sparc64"):
+        build.make("packaged", quiet)
 
 
 def test_missing_tools_are_named_with_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:

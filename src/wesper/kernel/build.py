@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from .store import BINARY, CONFIG, MODULES, Kernel, Pin, Recipe, being_made, des
 
 Say = Callable[[str, bool], None]
 """Takes a sentence for the user, and whether the next one may take its place."""
+_MACHINES = ("x86_64",)
 _TOOLS = {"flex": "flex", "bison": "bison", "bc": "bc", "xz": "xz-utils", "gcc": "gcc", "make": "make"}
 _HEADERS = {"libelf.h": "libelf-dev", "stdio.h": "libc6-dev"}
 _STEPS = 1800
@@ -41,6 +43,10 @@ def make(name: str, say: Say, *, jobs: int | None = None, newest: bool = False) 
     made = recipe(name)
     if not newest and (there := look_up(name)) is not None:
         return there
+    if platform.machine() not in _MACHINES:
+        raise UnsupportedError(
+            "user-mode Linux", f"a machine of {' or '.join(_MACHINES)}; this is {platform.machine()}"
+        )
     if made.builds:
         _check_tools()
         _check_room()

@@ -28,7 +28,7 @@ _ESP, _ENCAP_ESPINUDP, _NO_LIMIT = socket.IPPROTO_ESP, 2, (1 << 64) - 1
 _MODES = {Mode.TRANSPORT: 0, Mode.TUNNEL: 1, Mode.BEET: 4}
 _MAX_WINDOW = 4096
 _DIRECTIONS = {"in": 0, "out": 1, "fwd": 2}
-_SA_INFO, _POLICY_INFO = 224, 168
+_SA_INFO, _SA_STATS, _POLICY_INFO = 224, 192, 168
 _ANY = 0xFFFFFFFF
 
 AEADS = {
@@ -140,9 +140,7 @@ class Xfrm:
 
     def sequence(self, state: State) -> tuple[int, int]:
         """Return the last number sent and the highest one received of an SA with ESN."""
-        family = _family(state.destination)
-        body = _address(state.destination) + struct.pack(">I", state.sa.spi) + struct.pack("HBx", family, _ESP)
-        answer = self._netlink.request(f"SA {state.sa.spi:#x}", _GETSA, 0, body)
+        answer = self._read(state)
         at = _SA_INFO
         while at + 4 <= len(answer):
             octets, kind = struct.unpack_from("HH", answer, at)
@@ -151,6 +149,11 @@ class Xfrm:
                 return sent_high << 32 | sent, received_high << 32 | received
             at += max((octets + 3) & ~3, 4)
         raise UnsupportedError("sequence numbers of an SA", "it must have been added with its window")
+
+    def refused(self, state: State) -> tuple[int, int]:
+        """Return how many packets of an SA were replays, and of how many the ICV did not fit."""
+        replay, integrity = struct.unpack_from("II", self._read(state), _SA_STATS + 4)
+        return replay, integrity
 
     def allow(self, *policies: Policy) -> None:
         """Add entries to the SPD."""
@@ -166,6 +169,11 @@ class Xfrm:
         """Delete all SAs and policies."""
         self._netlink.request("policies", _FLUSHPOLICY, 0, b"")
         self._netlink.request("SAs", _FLUSHSA, 0, struct.pack("B", 0))
+
+    def _read(self, state: State) -> bytes:
+        family = _family(state.destination)
+        body = _address(state.destination) + struct.pack(">I", state.sa.spi) + struct.pack("HBx", family, _ESP)
+        return self._netlink.request(f"SA {state.sa.spi:#x}", _GETSA, 0, body)
 
     def _state(self, state: State) -> bytes:
         sa, profile = state.sa, state.sa.profile
