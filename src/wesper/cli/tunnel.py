@@ -17,7 +17,8 @@ from ..tunnel import explain as explaining
 from ..tunnel import keygen as keys
 from ..tunnel import service
 from ..tunnel.control import ControlClient, DaemonGone, running
-from ..tunnel.file import TunnelFile, default_run_dir, load_file
+from ..tunnel.file import TunnelFile, load_file
+from ..tunnel.places import default_run_dir
 from .packet_view import PIPED_COLUMNS
 
 _Json = Annotated[bool, Parameter(negative=(), show_default=False)]

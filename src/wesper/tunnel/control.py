@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigError, ExitCode, WesperError
-from .file import default_run_dir
+from .places import default_run_dir
 from .watching import keys, tap
 
 if TYPE_CHECKING:
@@ -179,8 +179,7 @@ class ControlServer:
             opened, _ = self._listener.accept()
         except OSError:
             return
-        _, user, _ = struct.unpack("iII", opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if user not in (0, os.geteuid()) or len(self._connections) >= MAX_CONNECTIONS:
+        if _user_of(opened) not in (0, os.geteuid()) or len(self._connections) >= MAX_CONNECTIONS:
             opened.close()
             return
         connection = Connection(opened)
@@ -224,6 +223,9 @@ class ControlClient:
         except OSError as error:
             self._opened.close()
             raise DaemonGone(f"{self._name} is not running: {path}: {error.strerror or error}") from None
+        if os.geteuid() and _user_of(self._opened) not in (0, os.geteuid()):
+            self._opened.close()
+            raise DaemonGone(f"{path} is another user's")
         self._lines = self._opened.makefile("rb")
 
     def __enter__(self) -> ControlClient:
@@ -273,6 +275,11 @@ def running(run_dir: Path | None = None) -> list[str]:
                 ControlClient(path).close()
                 found.append(path.name.removesuffix(".sock"))
     return found
+
+
+def _user_of(opened: socket.socket) -> int:
+    _, user, _ = struct.unpack("iII", opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(user)
 
 
 def _status(daemon: Daemon, _: Connection, request: dict[str, Any]) -> dict[str, Any]:

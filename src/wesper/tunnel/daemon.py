@@ -35,6 +35,7 @@ from .link import Link, LinkKind, local_address, open_link, path_mtu
 from .loop import Loop, LoopOptions, now_ns
 from .pairs import Tunnel
 from .path_mtu import PathMessages
+from .places import make_own
 from .reference_loop import ReferenceLoop
 from .routes import Plan, Routes, plan
 from .scrape import ScrapeServer
@@ -122,7 +123,8 @@ class Daemon:
 
     def _start(self) -> None:
         file, undo = self.file, self._undo
-        file.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own(file.run_dir, "run_dir")
+        make_own(file.state_dir, "state_dir")
         self._lock(file.run_dir / f"{file.name}.lock")
         undo.callback(self._close_control)  # the last but the lock: who waits for the end sees all of it gone
         self.engine = open_engine(file.engine, Options(udp_ports=frozenset(), audit=False, events=4096))

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import ipaddress
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -54,6 +53,7 @@ from ..sa import (
 from ..sa.replay import DEFAULT_WINDOW
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .device import DeviceKind
+from .places import default_run_dir, default_state_dir
 from .scrape import parse_listen
 
 Network = IPv4Network | IPv6Network
@@ -330,22 +330,6 @@ def load_file(path: Path | str) -> TunnelFile:
         raise ConfigError("not text", path=path, expected="UTF-8") from None
     table, lines = read_strict(text, path, FileTable, tables=TABLES, expected=_EXPECTED)
     return _Reader(path, lines).file(table)
-
-
-def default_run_dir() -> Path:
-    """Return where sockets of daemons lie: /run/wesper for root, else in the user's own run directory."""
-    if os.geteuid() == 0:
-        return Path("/run/wesper")
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "wesper" if runtime else Path(f"/tmp/wesper-{os.geteuid()}")
-
-
-def default_state_dir() -> Path:
-    """Return where numbers that must survive are kept: /var/lib/wesper for root, else in the user's own place."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/wesper")
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "wesper"
 
 
 class _Reader:

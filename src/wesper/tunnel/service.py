@@ -16,6 +16,7 @@ from .control import Refused
 from .daemon import Daemon
 from .events import EventLog
 from .file import TunnelFile
+from .places import make_own
 
 
 def serve(file: TunnelFile, say: Callable[[str], None]) -> None:
@@ -41,6 +42,7 @@ def start(file: TunnelFile, say: Callable[[str], None]) -> int:
 
     Raises Refused with what it said if it did not come up.
     """
+    make_own(file.run_dir, "run_dir")  # the log lies in it
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -86,7 +88,6 @@ def _behind(file: TunnelFile, writing: int) -> NoReturn:
 
     try:
         os.setsid()
-        file.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _open_log(file) as log, open(os.devnull, "rb") as nothing:
             daemon = Daemon(file, EventLog(log, file.log_format), lambda sentence: tell(did=sentence))
             try:
