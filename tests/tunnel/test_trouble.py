@@ -322,7 +322,7 @@ def test_keepalives_go_out_of_a_quiet_tunnel(tmp_path: Path) -> None:
 def test_pairs_whose_lifetime_is_over_are_told_and_the_daemon_goes_on(engine: str, tmp_path: Path) -> None:
     with pair() as lab:
         left, right = two_ends(tmp_path, *lab, engine)
-        left.set("tunnel", lifetime={"packets": 40})
+        left.set("tunnel", lifetime={"seconds": 2})
         left.path.write_text(left.path.read_text() + '\n[metrics]\nlisten = "127.0.0.1:9464"\n')
         with ending(left, right):
             left.up()
