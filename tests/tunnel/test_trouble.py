@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
+import resource
 import socket
 import struct
 import sys
@@ -17,6 +19,9 @@ import pytest
 
 from wesper.lab import nat, pair, third_host
 from wesper.protocols import ip
+from wesper.tunnel.loop import Loop
+from wesper.tunnel.reference_loop import ReferenceLoop
+from wesper.tunnel.state import State
 from wesper.wire.ipv4 import IPv4
 
 from .ends import PATIENCE_S, Side, Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
@@ -123,7 +128,7 @@ def test_a_full_disk_at_the_start_is_one_message(tmp_path: Path) -> None:
         left, _ = two_ends(tmp_path, *lab)
         state = tmp_path / "state-left"
         state.mkdir()
-        script = f'mount -t tmpfs -o size=8k none {state} && cat /dev/zero > {state}/full; exec "$@"'
+        script = f'mount -t tmpfs -o size=8k,mode=700 none {state} && cat /dev/zero > {state}/full; exec "$@"'
         wesper = [sys.executable, "-m", "wesper", "up", "--foreground", str(left.path)]
         done = a.run(["unshare", "--mount", "sh", "-c", script, "sh", *wesper], check=False)
         assert done.returncode == 4, done.stderr
@@ -336,3 +341,36 @@ def test_pairs_whose_lifetime_is_over_are_told_and_the_daemon_goes_on(engine: st
                 assert scraper.recv(12) == b"HTTP/1.1 200"
             left.ask("reload")
             assert left.answers()
+
+
+def test_no_number_is_given_back_while_workers_may_send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = tmp_path / "order"
+
+    def fail(_: Loop) -> None:
+        raise OSError(errno.EAGAIN, "no more threads")
+
+    def note(what: str) -> None:
+        with order.open("a") as file:
+            file.write(f"{what} ")
+
+    monkeypatch.setattr(ReferenceLoop, "start", fail)
+    monkeypatch.setattr(ReferenceLoop, "stop", lambda *_: note("stop"))
+    monkeypatch.setattr(State, "settle", lambda *_: note("settle"))
+    with pair() as lab:
+        left, _ = two_ends(tmp_path, *lab)
+        with pytest.raises(Exception, match="no more threads"):
+            left.up()
+    assert order.read_text() == "stop settle "
+
+
+def test_a_daemon_leaves_no_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = tmp_path / "limits"
+    resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)
+    monkeypatch.setattr(
+        ReferenceLoop, "start", lambda _: said.write_text(str(resource.getrlimit(resource.RLIMIT_CORE)))
+    )
+    with pair() as lab:
+        left, _ = two_ends(tmp_path, *lab)
+        with ending(left):
+            left.up()
+            assert said.read_text() == "(0, 0)"

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -89,6 +90,7 @@ class Daemon:
 
     def start(self) -> None:
         """Make all of it.   Raises WesperError or OSError, and then has taken away what it had made."""
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the keys
         try:
             self._start()
         except BaseException:
@@ -175,8 +177,8 @@ class Daemon:
             host, port = self._scrapes.address
             self._did(f"tells metrics at http://{f'[{host}]' if ':' in host else host}:{port}/metrics")
         self._control = ControlServer(self, file.run_dir / f"{file.name}.sock", self._selector)
+        undo.callback(lambda: self.loop.stop(self._drain))  # some workers may run when another can't be started
         self.loop.start()
-        undo.callback(lambda: self.loop.stop(self._drain))
         for descriptor, call in self.loop.watch().items():
             self._selector.register(descriptor, selectors.EVENT_READ, call)
         self._did(f"carries packets: {self.loop.name} loop, {self.engine.name} engine")
