@@ -3,7 +3,8 @@
 //! An outward worker reads packets and super-packets from the device, cuts them, has the engine protect them and sends
 //! them, many datagrams a call. An inward worker receives, has them opened in place, joins what belongs together and
 //! writes it. What is rare is left to others in [`queues::Slow`]. [`cut`], [`join`], [`group`], [`outer`] and [`vnet`]
-//! do no I/O; system calls that the standard library lacks are in `sys`, which has all of the unsafe code.
+//! do no I/O; system calls that the standard library lacks are in `sys`. Unsafe code is there and, for one call that asks the
+//! processor first, in [`checksum`].
 #![deny(unsafe_code)]
 
 mod ancillary;

@@ -1,4 +1,4 @@
-//! The system calls that the standard library does not have. All of this crate's unsafe code is here.
+//! The system calls that the standard library does not have: this crate's unsafe code, but for one call in `checksum`.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
