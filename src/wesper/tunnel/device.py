@@ -41,6 +41,7 @@ _ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 _F_NEEDS_CSUM, _GSO_UDP_L4 = 1, 5
 _CLONE_NEWNET = 0x40000000
 _MAX_PACKET = 65535 + ETHERNET_OCTETS
+_UNNAMED_S = 0.5  # its process may have been killed before it could say whose it is
 _GONE_S = 5.0  # a namespace whose last process was killed is taken apart behind its back
 
 
@@ -148,11 +149,12 @@ def open_device(name: str, mtu: int, *, kind: DeviceKind = "auto", offloads: boo
 
 def _free(netlink: Netlink, name: str) -> None:
     """Wait until the interface of a process that was killed has gone; take away one that will not go."""
-    until = time.monotonic() + _GONE_S
+    begun = time.monotonic()
     while (alias := netlink.alias(name)) is not None:
-        if alias != ALIAS:
+        passed = time.monotonic() - begun
+        if alias != ALIAS and passed > _UNNAMED_S:
             raise ConfigError(f"there is an interface {name} already", key="interface.name", expected="another name")
-        if time.monotonic() > until:
+        if passed > _GONE_S:
             netlink.delete(name)
             return
         time.sleep(0.005)
