@@ -160,3 +160,12 @@ def test_an_old_pair_stays_as_long_as_no_new_one_is_proven(world: World) -> None
     world.right.read_again(world.now)
     world.run(20)
     assert len(left.tunnel.pairs) == 1
+
+
+def test_a_peer_that_seems_everywhere_is_told_now_and_then(world: World) -> None:
+    tunnel = world.left.tunnel
+    for number in range(1000):  # in one tick, as a relay on the path can have it
+        assert not tunnel.moved(ip_address("203.0.113.9").packed, 1024 + number, world.now)
+    assert world.left.told["peer_elsewhere"] == 1
+    tunnel.moved(ip_address("203.0.113.9").packed, 1, world.now + pairs.SILENT_NS)
+    assert world.left.told["peer_elsewhere"] == 2

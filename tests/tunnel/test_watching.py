@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from wesper.tunnel import control
 from wesper.tunnel.control import MAX_BACKLOG
 from wesper.tunnel.loop import Tapped
 from wesper.tunnel.tapping import BadAnswer, TapHub, from_json
@@ -109,3 +111,16 @@ def test_a_closed_connection_is_let_go(tapped: tuple[Loop, TapHub, Connection]) 
 def test_a_status_without_sense_is_told(status: dict[str, Any]) -> None:
     with pytest.raises(BadAnswer):
         numbers_of(status)
+
+
+def test_requests_of_somebody_who_has_been_dropped_are_not_looked_at() -> None:
+    ours, theirs = socket.socketpair()
+    connection = control.Connection(ours)
+    theirs.sendall(b'{"op": "status"}\n' * 1000)
+    looked_at = 0
+    for _ in connection.requests():
+        looked_at += 1
+        connection.close()
+    theirs.close()
+    ours.close()
+    assert looked_at == 1

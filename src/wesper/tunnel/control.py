@@ -111,6 +111,8 @@ class Connection:
             self.close()
             return
         for line in lines:
+            if not self.is_open:  # it did not read what the last one was answered
+                return
             try:
                 request = json.loads(line)
             except (ValueError, RecursionError):

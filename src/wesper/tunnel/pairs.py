@@ -110,7 +110,7 @@ class Tunnel:
         self.heard: int | None = None
         self.silent = False
         self._unanswered: int | None = None
-        self._spoke = 0
+        self._spoke = self._next_elsewhere = 0
 
     @property
     def name(self) -> str:
@@ -181,7 +181,9 @@ class Tunnel:
             return False
         where = f"{remote[0]} port {port}"
         if not self.settings.roaming:
-            self._tell("peer_elsewhere", tunnel=self.name, peer=where)
+            if now >= self._next_elsewhere:  # whoever relays packets can have it change with each of them
+                self._next_elsewhere = now + SILENT_NS
+                self._tell("peer_elsewhere", tunnel=self.name, peer=where)
             return False
         before, self.remote = self.remote, remote
         profile = self.profile()
