@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -374,3 +375,23 @@ def test_a_daemon_leaves_no_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with ending(left):
             left.up()
             assert said.read_text() == "(0, 0)"
+
+
+def test_a_second_signal_does_not_cut_the_end_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wesper.tunnel.daemon.DRAIN_S", 0.5)
+    stopping = tmp_path / "stopping"
+    before = ReferenceLoop.stop
+
+    def stop(loop: ReferenceLoop, drain_seconds: float) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        stopping.touch()
+        before(loop, drain_seconds)
+
+    monkeypatch.setattr(ReferenceLoop, "stop", stop)
+    with pair() as lab:
+        left, _ = two_ends(tmp_path, *lab)
+        left.up()
+        left.down()
+        assert stopping.exists()
+        assert [each.name for each in left.sock.parent.iterdir()] == ["left.lock"]

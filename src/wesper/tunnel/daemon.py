@@ -99,17 +99,18 @@ class Daemon:
 
     def run(self) -> None:
         """Carry packets until `end` is called or a signal comes (SIGTERM, SIGINT: end; SIGHUP: reload)."""
-        self._listen_to_signals()
-        try:
-            while not self._ended:
-                for key, _ in self._selector.select(TICK_S):
-                    key.data()
-                self._tick()
-        except OSError as error:
-            self.events.tell("failed", why=str(error))
-            raise
-        finally:
-            self.stop()
+        with contextlib.ExitStack() as signals:  # another one during the end does not cut it short
+            self._listen_to_signals(signals)
+            try:
+                while not self._ended:
+                    for key, _ in self._selector.select(TICK_S):
+                        key.data()
+                    self._tick()
+            except (OSError, WesperError) as error:
+                self.events.tell("failed", why=str(error))
+                raise
+            finally:
+                self.stop()
 
     def end(self, drain_seconds: float | None = None) -> None:
         """Have `run` return.   drain_seconds: how long packets that are on their way are waited for."""
@@ -118,6 +119,7 @@ class Daemon:
 
     def stop(self) -> None:
         """Take away all that `start` made.   Idempotent."""
+        self._ended = True
         self._undo.close()
         if self._has_started:
             self._has_started = False
@@ -281,20 +283,20 @@ class Daemon:
                 return
             self.engine.icmp_error(packet, now)
 
-    def _listen_to_signals(self) -> None:
+    def _listen_to_signals(self, undo: contextlib.ExitStack) -> None:
         reading, writing = socket.socketpair()
         for each in (reading, writing):
             each.setblocking(False)
-            self._undo.callback(each.close)
+            undo.callback(each.close)
         before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-        self._undo.callback(signal.set_wakeup_fd, before)
+        undo.callback(signal.set_wakeup_fd, before)
         self._selector.register(reading, selectors.EVENT_READ, lambda: reading.recv(64))
         for number, act in (
             (signal.SIGTERM, lambda *_: self.end()),
             (signal.SIGINT, lambda *_: self.end()),
             (signal.SIGHUP, lambda *_: self._reload_quietly()),
         ):
-            self._undo.callback(signal.signal, number, signal.signal(number, act))
+            undo.callback(signal.signal, number, signal.signal(number, act))
 
     def _tick(self) -> None:
         now = now_ns()
@@ -448,6 +450,8 @@ class Daemon:
             self._told.update(found)
 
     def _reload_quietly(self) -> None:
+        if self._ended:
+            return
         with contextlib.suppress(WesperError, OSError):
             self.reload(None)
 

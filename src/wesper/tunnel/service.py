@@ -107,8 +107,8 @@ def _behind(file: TunnelFile, writing: int) -> NoReturn:
             try:
                 daemon.run()
                 code = 0
-            except OSError:  # told as an event
-                code = ExitCode.IO_TROUBLE
+            except (OSError, WesperError) as error:  # told as an event
+                code = error.exit_code if isinstance(error, WesperError) else ExitCode.IO_TROUBLE
             except Exception:
                 traceback.print_exc(file=log)
     finally:
