@@ -146,12 +146,17 @@ def test_a_default_route_through_the_tunnel_spares_its_own_packets(tmp_path: Pat
     with pair() as lab:
         a, b = lab
         left, right = two_ends(tmp_path, a, b)
-        left.set("tunnel", networks=["0.0.0.0/0"])
+        left.set("tunnel", networks=["0.0.0.0/0", "::/0"])
         with ending(left, right):
             left.up()
             right.up()
             await_ping(left, right.inner)
+            await_ping(left, right.inner6)
             assert "dev left" in a.run(["ip", "route", "get", "203.0.113.9"]).stdout
+            assert "dev left" in a.run(["ip", "-6", "route", "get", "2001:db8::9"]).stdout
+            assert (
+                "dev eth0" in a.run(["ip", "route", "get", b.address]).stdout
+            )  # the lab's own network is known better
             left.down()
         assert a.run(["ip", "route", "get", "203.0.113.9"], check=False).returncode != 0
 
