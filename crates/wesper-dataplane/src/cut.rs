@@ -36,10 +36,11 @@ impl Cut {
             Gso::Udp => number::UDP,
             Gso::None => return Err(Unfit),
         };
-        let version = packet.first().ok_or(Unfit)? >> 4;
+        let first = packet.first().ok_or(Unfit)?;
+        let version = first >> 4;
         let upper = usize::from(vnet.checksum.ok_or(Unfit)?.0);
         let least = match (version, vnet.gso) {
-            (4, Gso::TcpV4 | Gso::Udp) => 4 * usize::from(packet[0] & 15),
+            (4, Gso::TcpV4 | Gso::Udp) => 4 * usize::from(first & 15),
             (6, Gso::TcpV6 | Gso::Udp) => 40,
             _ => return Err(Unfit),
         };
@@ -101,16 +102,15 @@ impl Cut {
         let addresses = if self.is_ipv6 {
             let Some(head) = ip.first_chunk_mut::<40>() else { return };
             [head[4], head[5]] = ((octets - 40) as u16).to_be_bytes();
-            &ip[8..40]
+            ip.get(8..40).unwrap_or_default()
         } else {
             let Some(head) = ip.first_chunk_mut::<20>() else { return };
             [head[2], head[3]] = (octets as u16).to_be_bytes();
             let id = u16::from_be_bytes([head[4], head[5]]).wrapping_add(index as u16);
             [head[4], head[5]] = id.to_be_bytes();
             [head[10], head[11]] = [0, 0];
-            let sum = !fold(sum(ip));
-            [ip[10], ip[11]] = sum.to_be_bytes();
-            &ip[12..20]
+            write_at(ip, 10, !fold(sum(ip)));
+            ip.get(12..20).unwrap_or_default()
         };
         let pseudo = pseudo_header(addresses, self.protocol, upper.len());
         if self.protocol == number::TCP {
@@ -126,15 +126,13 @@ impl Cut {
                 head[13] &= !CWR;
             }
             [head[16], head[17]] = [0, 0];
-            let sum = !fold(pseudo + sum(upper));
-            [upper[16], upper[17]] = sum.to_be_bytes();
+            write_at(upper, 16, !fold(pseudo + sum(upper)));
         } else {
             let length = (upper.len() as u16).to_be_bytes();
             let Some(head) = upper.first_chunk_mut::<8>() else { return };
             [head[4], head[5]] = length;
             [head[6], head[7]] = [0, 0];
-            let sum = nonzero(!fold(pseudo + sum(upper)));
-            [upper[6], upper[7]] = sum.to_be_bytes();
+            write_at(upper, 6, nonzero(!fold(pseudo + sum(upper))));
         }
     }
 }
@@ -151,8 +149,15 @@ pub fn complete_checksum(packet: &mut [u8], start: u16, offset: u16) -> Result<(
     if at == 6 {
         result = nonzero(result);
     }
-    [summed[at], summed[at + 1]] = result.to_be_bytes();
+    write_at(summed, at, result);
     Ok(())
+}
+
+/// Writes a number into a header; where there is no room for it, nothing.
+fn write_at(octets: &mut [u8], at: usize, number: u16) {
+    if let Some(place) = octets.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+        *place = number.to_be_bytes();
+    }
 }
 
 /// RFC 768: zero would mean that there is no checksum.

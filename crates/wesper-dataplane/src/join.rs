@@ -190,7 +190,7 @@ impl Super {
     fn first(buf: &[u8], candidate: &Candidate) -> Self {
         let Candidate { protocol, upper, header, packet } = *candidate;
         let size = packet.len - header;
-        let has_psh = protocol == number::TCP && packet.of(buf).get(upper + 13).is_some_and(|flags| flags & PSH != 0);
+        let has_psh = protocol == number::TCP && flags(packet.of(buf), upper) & PSH != 0;
         Self { upper, header, protocol, size, payload: size, open: !has_psh, ..Self::alone(packet) }
     }
 
@@ -283,8 +283,10 @@ impl Super {
         self.pieces.push(Piece { at: next.packet.at + next.header, len: size });
         self.payload += size;
         self.open = size == self.size;
-        if self.protocol == number::TCP && theirs[self.upper + 13] & PSH != 0 {
-            self.head[self.upper + 13] |= PSH;
+        if self.protocol == number::TCP && flags(theirs, self.upper) & PSH != 0 {
+            if let Some(flags) = self.head.get_mut(self.upper + 13) {
+                *flags |= PSH;
+            }
             self.open = false;
         }
         true
@@ -318,7 +320,7 @@ impl Super {
         sequence(theirs) == sequence(mine).wrapping_add(self.payload as u32)
             // Acknowledgement, length, window, urgent pointer, options, and ECE.
             && same(at + 8, at + 13)
-            && (mine[at + 13] ^ theirs[at + 13]) & !PSH == 0
+            && (flags(mine, at) ^ flags(theirs, at)) & !PSH == 0
             && same(at + 14, at + 16)
             && same(at + 18, self.header)
     }
@@ -329,9 +331,14 @@ fn ends(upper: usize) -> std::ops::Range<usize> {
     if upper == 20 { 12..20 } else { 8..40 }
 }
 
+/// The octet of TCP's flags (RFC 9293 §3.1).
+fn flags(packet: &[u8], upper: usize) -> u8 {
+    packet.get(upper + 13).copied().unwrap_or(0)
+}
+
 fn is_checksum_right(packet: &[u8], upper: usize, protocol: u8) -> bool {
     let (Some(addresses), Some(rest)) = (packet.get(ends(upper)), packet.get(upper..)) else { return false };
-    let header_right = upper != 20 || fold(sum(&packet[..20])) == 0xffff;
+    let header_right = upper != 20 || packet.get(..20).is_some_and(|header| fold(sum(header)) == 0xffff);
     header_right && fold(pseudo_header(addresses, protocol, rest.len()) + sum(rest)) == 0xffff
 }
 
