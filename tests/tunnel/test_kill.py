@@ -54,10 +54,13 @@ def test_no_nonce_comes_twice(engine: str, tmp_path: Path) -> None:
     with pair(offloads=False) as lab:
         a, b = lab
         left, right = two_ends(tmp_path, a, b, engine)
-        with ending(left, right):
-            wire = Wire(a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)), a.interfaces[0].name)
+        with (
+            ending(left, right),
+            a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniff,
+            a.socket() as flood,
+        ):
+            wire = Wire(sniff, a.interfaces[0].name)
             right.up()
-            flood = a.socket()
             flood.setblocking(False)
             for number in range(KILLS):
                 left.begin()
