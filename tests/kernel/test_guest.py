@@ -160,7 +160,7 @@ def test_a_guest_dies_with_its_owner(kernel: Kernel, tmp_path: Path) -> None:
         "import os, signal\nfrom wesper.kernel import Guest, find\n"
         f"guest = Guest(find({kernel.name!r}))\nprint(guest.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
     assert done.returncode == -9, done.stderr
     assert eventually_none(int(done.stdout))
