@@ -71,7 +71,7 @@ def test_defaults(place: Path) -> None:
         ("[interface]", "[interface]\nengine = 'rust'", ":3: interface.engine: Invalid enum value 'rust'"),
         ('peer = "198.51.100.7"', 'peer = "fd00::1"', ":7: tunnel[0].local: IPv4 to a peer of IPv6 (expected"),
         ('peer = "198.51.100.7"', 'peer = "there"', ":8: tunnel[0].peer: 'there' is no address (expected an"),
-        ('peer = "198.51.100.7"', "", ":5: tunnel[0].peer: missing"),
+        ('peer = "198.51.100.7"', "", ":5: tunnel[0].peer: missing (expected an address"),
         ('"10.8.0.2/32"', '"10.8.0.2/16"', '.networks[0]: \'10.8.0.2/16\' is no network (expected "10.8.0.0/16")'),
         ('name = "office"', 'suite = "aes-gcm"', ":6: tunnel[0].suite: no suite 'aes-gcm' (expected aes-gcm-"),
         ('name = "office"', 'suite = "3des-cbc"', ":6: tunnel[0].suite: '3des-cbc' is a legacy suite"),
@@ -106,6 +106,9 @@ def test_what_does_not_go_together(place: Path) -> None:
     other = GOOD + GOOD[GOOD.index("[[tunnel]]") :].replace("office", "home")
     with pytest.raises(ConfigError, match=re.escape("tunnel[1].sa[0].spi_in: SPI 0x1001 twice")):
         load_file(write(place, other))
+    again = other[: len(GOOD)] + other[len(GOOD) :].replace("spi_in = 0x1001", "spi_in = 0x1003")
+    with pytest.raises(ConfigError, match=re.escape("tunnel[1].sa[0].key_out: the key of another SA")):
+        load_file(write(place, again))
     raw = GOOD.replace('"198.51.100.7"', '"any"').replace('name = "office"', 'encapsulation = "none"')
     with pytest.raises(ConfigError, match="an open peer"):
         load_file(write(place, raw))

@@ -29,7 +29,8 @@ def read_strict(
 ) -> tuple[S, LineIndex]:
     """Read TOML into a struct and return it with the lines of its keys.
 
-    tables: the struct at each path without indexes, "" the file's.   expected: what is right, by a key's last part.
+    tables: the struct at each path without indexes, "" the file's.   expected: what is right, by a key's last part;
+    for a missing key also by its path.
     Raises ConfigError.
     """
     try:
@@ -64,7 +65,8 @@ def _explained(
         return ConfigError(f"not {got}" if got else what, path=path, line=lines.line(at), key=at, expected=words)
     key = f"{at}.{named['name']}" if at else named["name"]
     if named["kind"] == "missing required":
-        return ConfigError("missing", path=path, line=lines.line(at), key=key)
+        words = expected.get(re.sub(r"\[\d+\]", "", key)) or expected.get(named["name"], "")
+        return ConfigError("missing", path=path, line=lines.line(at), key=key, expected=words)
     known = tables[re.sub(r"\[\d+\]", "", at)].__struct_fields__
     near = difflib.get_close_matches(named["name"], known, 1)
     return ConfigError(

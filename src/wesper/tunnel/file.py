@@ -188,11 +188,16 @@ _EXPECTED = {
     "encapsulation": "udp, none or a table of local_port and peer_port",
     "engine": "auto, native or reference",
     "format": "text or json",
+    "key_in": "the name of a key file, as keygen makes",
+    "key_out": "the name of a key file, as keygen makes",
     "kind": "auto, tun or veth",
     "mode": "tunnel, transport or beet",
     "offloads": "auto or off",
     "sa": "a [[tunnel.sa]] table for each pair of SAs",
+    "spi_in": "a number, 0x100..0xffffffff",
+    "spi_out": "a number, 0x100..0xffffffff",
     "tunnel": "a [[tunnel]] table for each peer",
+    "tunnel.peer": 'an address, or "any"',
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _PORT_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
@@ -549,8 +554,7 @@ class _Reader:
         return pair
 
     def _check_together(self, tunnels: Sequence[TunnelSettings]) -> None:
-        names: set[str] = set()
-        spis: set[int] = set()
+        names, spis, rows = set[str](), set[int](), set[bytes]()
         for place, each in enumerate(tunnels):
             self._at = f"tunnel[{place}]"
             if each.name in names:
@@ -561,6 +565,10 @@ class _Reader:
                     what = f"SPI {pair.spi_in:#x} twice"
                     raise self._wrong(f"sa[{number}].spi_in", what, "an SPI of its own for each inbound SA")
                 spis.add(pair.spi_in)
+                for key, row in (("key_out", pair.row_out), ("key_in", pair.row_in)):
+                    if row in rows:  # two SAs would use the same nonces
+                        raise self._wrong(f"sa[{number}].{key}", "the key of another SA", "a key of its own for each")
+                    rows.add(row)
 
     def _address(self, key: str, text: str, expected: str = "an address") -> IPAddress:
         try:
