@@ -43,7 +43,19 @@ STEPS = (
     *("decapsulate",) * 8,
     *("craft",) * 4,
     *("outbound", "inbound", "pass", "many", "open_many", "dummy", "later", "timeout"),
-    *("set_mtu", "reserve", "move", "icmp", "policies", "remove", "install", "install_many", "look", "fetch"),
+    *(
+        "set_mtu",
+        "reserve",
+        "close_window",
+        "move",
+        "icmp",
+        "policies",
+        "remove",
+        "install",
+        "install_many",
+        "look",
+        "fetch",
+    ),
 )
 
 
@@ -230,6 +242,9 @@ class Life:
             sequence = self.reference.state(sa).sequence if sa in self.sas else 0
             last = chance.choice([sequence, sequence + 1, sequence + 3, (1 << 32) - 1, (1 << 64) - 1])
             self.both(lambda host: host.reserve(sa, last))
+        elif kind == "close_window":
+            sa = self.some_sa(chance)
+            self.both(lambda host: host.close_window(sa))
         elif kind == "move":
             self.move(chance)
         elif kind == "icmp":

@@ -150,6 +150,11 @@ impl Engine {
         self.sender().half.reserve(sa, last)
     }
 
+    /// Counts all numbers up to the highest accepted as received; false if there is no such inbound SA.
+    pub fn close_window(&self, sa: u64) -> bool {
+        sa < OUTBOUND_IDS && self.receiver().half.close_window(sa)
+    }
+
     /// Lets an SA go on with another profile, which differs in outer addresses and UDP ports alone; false if there is
     /// no such SA.
     pub fn set_profile(&self, sa: u64, profile: &Arc<Profile>) -> bool {

@@ -116,6 +116,17 @@ impl ReplayWindow {
         }
     }
 
+    /// Records every number up to `top`.
+    ///
+    /// Bits above `top` stay clear: the words behind it are cleared when the right edge gets there, its own is not.
+    pub fn close(&mut self, top: u64) {
+        self.words = vec![u64::MAX; ring_words(self.window)].into_boxed_slice();
+        let slot = self.slot(top);
+        if let Some(word) = self.words.get_mut(slot) {
+            *word = u64::MAX >> (63 - (top & 63));
+        }
+    }
+
     /// Returns where number `n` is recorded, none before the first accepted packet.
     #[inline(always)]
     pub(crate) fn word(&self, n: u64) -> Option<&u64> {

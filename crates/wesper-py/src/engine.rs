@@ -175,6 +175,10 @@ impl Engine {
         self.core.reserve(sa, last)
     }
 
+    fn _close_window(&self, sa: u64) -> bool {
+        self.core.close_window(sa)
+    }
+
     fn _set_native_profile(&self, sa: u64, profile: &Profile) -> bool {
         self.core.set_profile(sa, &profile.shared)
     }

@@ -157,6 +157,16 @@ class Engine(ABC):
         if not self._reserve(sa, last):
             raise ConfigError(f"no outbound SA has the id {sa}", key="sa", expected="an id that install returned")
 
+    def close_window(self, sa: int) -> None:
+        """Count all numbers up to the highest one as received, in an inbound SA with anti-replay.
+
+        For keys that outlive a run: in the window of an SA just installed nothing counts as seen, so that packets of an
+        earlier run would be taken once more.
+        Raises ConfigError, also for an outbound SA.
+        """
+        if not self._close_window(sa):
+            raise ConfigError(f"no inbound SA has the id {sa}", key="sa", expected="an id that install returned")
+
     def set_profile(self, sa: int, profile: Profile) -> None:
         """Let an SA go on between other outer addresses or UDP ports: a peer behind a NAT has moved.
 
@@ -364,6 +374,10 @@ class Engine(ABC):
     @abstractmethod
     def _reserve(self, sa: int, last: int) -> bool:
         """Bound the numbers of an outbound SA; return whether there is one."""
+
+    @abstractmethod
+    def _close_window(self, sa: int) -> bool:
+        """Close the window of an inbound SA; return whether there is one."""
 
     @abstractmethod
     def _set_profile(self, sa: int, profile: Profile) -> None:

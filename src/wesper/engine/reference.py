@@ -198,6 +198,14 @@ class ReferenceEngine(Engine):
         a.reserved = last
         return True
 
+    def _close_window(self, sa: int) -> bool:
+        a = self._sas.get(sa)
+        if a is None or a.sa.direction is not Direction.IN:
+            return False
+        if a.window is not None:
+            a.window.close()
+        return True
+
     def _set_profile(self, sa: int, profile: Profile) -> None:
         a = self._association(sa)
         if a.sa.direction is Direction.IN:

@@ -45,6 +45,11 @@ class ReplayWindow:
             return False
         return not self._ring[(number >> 6) & self._mask] >> (number & 63) & 1
 
+    def close(self) -> None:
+        """Count all numbers up to the top as accepted; those above it in its own word are not."""
+        self._ring = [(1 << 64) - 1] * len(self._ring)
+        self._ring[(self.top >> 6) & self._mask] = (1 << (self.top & 63) + 1) - 1
+
     def accept(self, number: int) -> bool:
         """Mark number as seen and return True, or return False if it is not fresh (any more)."""
         if not self.check(number):

@@ -376,6 +376,17 @@ impl Receiver {
         })
     }
 
+    /// Counts all numbers up to the highest accepted as received; false if there is no such SA.
+    pub fn close_window(&mut self, sa: u64) -> bool {
+        let Some(row) = self.store.row(sa) else { return false };
+        let Some(number) = (if row.hot == 0 { self.warm(sa) } else { Some(row.hot) }) else { return false };
+        let Some(hot) = self.hots.get_mut(number) else { return false };
+        if let Some(window) = &mut hot.window {
+            window.close(hot.top);
+        }
+        true
+    }
+
     /// Returns an SA's profile; none if there is no such SA.
     pub fn profile(&self, sa: u64) -> Option<&Arc<Profile>> {
         self.profiles.profile(self.store.row(sa)?.profile)
