@@ -15,13 +15,13 @@ def sealed(pair: Pair, *numbers: int) -> list[object]:
     return [verdict.reason if isinstance(verdict, Dropped) else True for verdict in verdicts]
 
 
-@pytest.mark.parametrize("top", [1, 63, 64, 100, 127, 128, 5000, (1 << 32) - 1, (1 << 32) + 70])
+@pytest.mark.parametrize("top", [0, 1, 63, 64, 100, 127, 128, 5000, (1 << 32) - 1, (1 << 32) + 70])
 @pytest.mark.parametrize("window", [32, 64, 1024])
 def test_nothing_up_to_the_top_is_taken_and_everything_above_is(engine_name: str, top: int, window: int) -> None:
     pair = Pair.of(engine_name, sequence=top, window=window)
     pair.receiver.close_window(pair.in_)
     old = range(max(top - window + 1, 1), top + 1)
-    assert set(sealed(pair, *old)) == {DropReason.REPLAY}
+    assert set(sealed(pair, *old)) == ({DropReason.REPLAY} if top else set())
     assert pair.receiver.state(pair.in_).sequence == top
     # Out of order, and each once: also those in the word that the top stands in.
     above = [top + step for step in (3, 1, 2, 70, 64, 130)]

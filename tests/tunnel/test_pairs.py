@@ -16,6 +16,7 @@ from wesper.tunnel.file import load_file
 from wesper.tunnel.keygen import add, end, make
 from wesper.tunnel.pairs import Tunnel
 from wesper.tunnel.state import State
+from wesper.verdict import Delivered
 
 TICK = SECOND // 10
 
@@ -23,9 +24,9 @@ TICK = SECOND // 10
 class Side:
     """A tunnel, its engine, and what it has sent but nobody has taken yet."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, engine: str = "reference") -> None:
         self.path = path
-        self.engine: Engine = open_engine("reference")
+        self.engine: Engine = open_engine(engine)
         self.state = State.open(path.parent / f"state-{path.stem}", path.stem)
         self.sent: list[bytes] = []
         self.told: Counter[str] = Counter()
@@ -39,6 +40,11 @@ class Side:
 
     def _tell(self, event: str, **fields: object) -> None:
         self.told[event] += 1
+
+    def end(self) -> None:
+        """Do what a daemon does at its end."""
+        self.state.save_tops({pair.in_mark: self.engine.state(pair.in_id).sequence for pair in self.tunnel.pairs})
+        self.state.close()
 
     def read_again(self, now: int) -> None:
         """Do what a reload does with pairs."""
@@ -169,3 +175,27 @@ def test_a_peer_that_seems_everywhere_is_told_now_and_then(world: World) -> None
     assert world.left.told["peer_elsewhere"] == 1
     tunnel.moved(ip_address("203.0.113.9").packed, 1, world.now + pairs.SILENT_NS)
     assert world.left.told["peer_elsewhere"] == 2
+
+
+@pytest.mark.parametrize("engine", ["reference", pytest.param("native", marks=pytest.mark.needs_native)])
+def test_nothing_is_taken_again_however_often_an_end_comes(world: World, engine: str) -> None:
+    """Few packets between two ends: fewer than a window, and with gaps."""
+    sender = world.left.tunnel.pairs[0].out_id
+    inner = bytes.fromhex("45000014000000004011 0000 0a080001 0a080002")
+    sent = [world.left.engine.encapsulate(sender, inner, 0) for _ in range(702)]
+    packets = [verdict.packet for verdict in sent if isinstance(verdict, Delivered)]
+    world.right.state.close()
+
+    def run(*batches: list[bytes]) -> list[int]:
+        """Take packets in a daemon's life; return how many of each batch were delivered."""
+        side = Side(world.right.path, engine)
+        delivered = [
+            sum(isinstance(side.engine.inbound(packet, 0), Delivered) for packet in batch) for batch in batches
+        ]
+        side.end()
+        return delivered
+
+    assert run(packets[:100]) == [100]
+    assert run(packets[:100], packets[400:600]) == [0, 200]
+    assert run(packets[400:600], packets[:600], packets[600:700:2]) == [0, 0, 50]
+    assert run(packets[:699], packets[701:], packets[699:]) == [0, 1, 2]

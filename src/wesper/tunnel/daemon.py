@@ -382,9 +382,7 @@ class Daemon:
                 with contextlib.suppress(ConfigError):  # expired, and not yet noticed
                     used[pair.out_mark] = self.engine.state(pair.out_id).sequence
                     ids[pair.out_mark] = pair.out_id
-                    top = pair.top(self.engine.state(pair.in_id))
-                    if top is not None:
-                        tops[pair.in_mark] = top
+                    tops[pair.in_mark] = self.engine.state(pair.in_id).sequence
         return used, tops, ids
 
     def _reserve(self) -> None:

@@ -69,17 +69,6 @@ class Pair:
         """Whether the peer was heard on it."""
         return self.heard is not None
 
-    def top(self, state: SAState) -> int | None:
-        """Return the highest number known as received, None if there is none yet.   state: of the inbound SA.
-
-        An SA that was resumed began a window above what had been received. Until a packet comes from beyond there, so
-        many have come as it has counted, which is as far as nobody can doubt.
-        """
-        began, window = self.inward.sequence, self.inward.profile.window
-        if not state.packets:
-            return None
-        return state.sequence if state.sequence > began else min(began - window + state.packets, began)
-
 
 class Tunnel:
     """A tunnel that runs.
@@ -139,6 +128,7 @@ class Tunnel:
         out = replace(out, sequence=self._state.resume(out))
         inward = replace(inward, sequence=self._state.resume(inward))
         in_id = self._engine.install(inward, now)
+        self._engine.close_window(in_id)  # all that an earlier run received has been received
         out_id = self._engine.install(out, now)
         self._engine.reserve(out_id, self._state.reserved(out))
         self.pairs.append(Pair(pair, out, inward, out_id, in_id, *marks, next_probe=now))

@@ -161,18 +161,17 @@ class State:
     def resume(self, sa: SA) -> int:
         """Return the number for `SA.sequence` to go on with, and reserve the first block of an outbound one.
 
-        Outbound: the last number that may have been used. Inbound: so far above the last one received that all of the
-        window lies above it, since in a new window nothing counts as seen.
+        Outbound: the last number that may have been used. Inbound: the highest one received; the engine has to be told
+        that nothing up to it is to be taken again (`Engine.close_window`).
         Raises OSError.
         """
         mark = fingerprint(sa)
         kept = self._kept[mark]
         kept.last = sa.profile.last_sequence
-        if sa.direction is Direction.IN:
-            top = max(kept.number, sa.sequence)
-            return min(top + sa.profile.window, kept.last) if top else 0
-        kept.block = BLOCK if sa.profile.esn else SHORT_BLOCK
         used = max(kept.number, sa.sequence)
+        if sa.direction is Direction.IN:
+            return used
+        kept.block = BLOCK if sa.profile.esn else SHORT_BLOCK
         self._put(kept, min(used + kept.block, kept.last), mark)
         self._sync()
         return used
