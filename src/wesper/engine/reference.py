@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import crypto
-from ..crypto import Transform, block_encrypt, transform
+from ..crypto import block_encrypt
 from ..errors import ConfigError
 from ..protocols import PROTOCOLS, Opened, esp, ip, modes, udp
 from ..protocols.ecn import Alarm
 from ..protocols.ip import Datagram, packed
-from ..sa import SA, Direction, Fragmentation, Lifetime, Mode, Policy, Profile, ReplayWindow, SAState, infer_sequence
-from ..sa.model import jittered
+from ..sa import SA, Direction, Fragmentation, Mode, Policy, Profile, SAState
 from ..sa.selectors import find
 from ..verdict import Delivered, Dropped, DropReason, Verdict
 from ..wire.numbers import IPV4, NO_NEXT_HEADER, UDP
+from .association import Association
 from .batch import Packets, Results
 from .events import AUDITABLE, Event, EventKind
 from .interface import MTU_AGE, SECOND, Algorithms, Engine, Options, split_keys
@@ -59,50 +59,6 @@ class _ReferenceAlgorithms(Algorithms):
         return crypto.hmac_tag(crypto.suite(suite), auth_key, data)
 
 
-class _Association:
-    """An installed SA and what changes with each packet."""
-
-    def __init__(self, sa: SA, number: int, now: int) -> None:
-        profile = sa.profile
-        self.sa, self.id, self.profile = sa, number, profile
-        self.cipher = profile.cipher
-        self.protocol = PROTOCOLS[profile.protocol]
-        self.keys: Transform = transform(self.cipher, sa.key, sa.salt, sa.auth_key)
-        self.soft = jittered(profile.soft, profile.jitter, sa.spi)
-        self.hard = profile.hard
-        self.sequence = sa.sequence
-        self.reserved = profile.last_sequence
-        guarded = profile.window and sa.direction is Direction.IN
-        self.window = ReplayWindow(profile.window, sa.sequence) if guarded else None
-        self.installed = self.used = now // SECOND
-        self.packets = self.octets = self.replays = self.failed = 0
-        self.failures_in_a_row = 0
-        self.resync_second = -1
-        self.soft_told = self.expired = False
-        self.mtu, self.mtu_until = profile.mtu, 0
-        self.peer: tuple[bytes, int] | None = None
-
-    @property
-    def top(self) -> int:
-        """Inbound the highest number accepted, outbound the last one used."""
-        return self.sequence if self.window is None else self.window.top
-
-    def infer(self, low: int) -> int | None:
-        return infer_sequence(self.top, self.profile.window, low) if self.profile.esn else low
-
-    def limit(self, lifetime: Lifetime, second: int) -> str:
-        return lifetime.reached(second - self.installed, self.octets, self.packets, second - self.used)
-
-    def next_second(self) -> int | None:
-        """When a limit of time will be reached if no packet comes."""
-        if self.expired:
-            return self.used
-        limits = [self.hard] if self.soft_told else [self.soft, self.hard]
-        seconds = [self.installed + limit.seconds for limit in limits if limit.seconds is not None]
-        seconds += [self.used + limit.idle_seconds for limit in limits if limit.idle_seconds is not None]
-        return min(seconds, default=None)
-
-
 class ReferenceEngine(Engine):
     """The readable engine, all Python."""
 
@@ -111,9 +67,9 @@ class ReferenceEngine(Engine):
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
         self.algorithms = _ReferenceAlgorithms()
-        self._sas: dict[int, _Association] = {}
+        self._sas: dict[int, Association] = {}
         # By protocol, SPI and, for multicast SAs, destination and source.
-        self._inbound: dict[tuple[str, int, tuple[bytes, ...]], _Association] = {}
+        self._inbound: dict[tuple[str, int, tuple[bytes, ...]], Association] = {}
         self._ports: Counter[int] = Counter(self.options.udp_ports)
         self._serial = 0
         self._events: deque[Event] = deque()
@@ -131,7 +87,7 @@ class ReferenceEngine(Engine):
         else:
             number = (_MULTICAST if inbound else _OUTBOUND) + self._serial
             self._serial += 1
-        association = _Association(sa, number, now)
+        association = Association(sa, number, now)
         self._sas[number] = association
         if inbound:
             self._inbound[_place(sa)] = association
@@ -217,7 +173,7 @@ class ReferenceEngine(Engine):
         if profile.encapsulation is not None:
             self._ports[profile.encapsulation.local_port] += users
 
-    def _association(self, sa: int) -> _Association:
+    def _association(self, sa: int) -> Association:
         found = self._sas.get(sa)
         if found is None:
             raise self._no_such_sa(sa)
@@ -244,7 +200,7 @@ class ReferenceEngine(Engine):
             return self._drop(DropReason.OUT_NO_SA)
         return self._protect(a, None, payload, now)
 
-    def _protect(self, a: _Association, datagram: Datagram | None, more: bytes, now: int) -> Verdict:
+    def _protect(self, a: Association, datagram: Datagram | None, more: bytes, now: int) -> Verdict:
         """Protect a packet and its TFC padding, or, without a packet, a dummy.   more: the padding, or its payload."""
         profile, second = a.profile, now // SECOND
         if self._is_expired(a, second, now):
@@ -282,7 +238,7 @@ class ReferenceEngine(Engine):
         self._account(a, len(payload), second, now)
         return Delivered(enclosed.finish(protocol, body), a.id, sequence)
 
-    def _iv(self, a: _Association, sequence: int) -> bytes:
+    def _iv(self, a: Association, sequence: int) -> bytes:
         if a.cipher.iv_from_counter:
             return struct.pack(">Q", sequence)  # unique, also where ESN is off; the IV of RFC 8750 §4 is the same
         if a.cipher.iv_octets == 0:
@@ -290,22 +246,22 @@ class ReferenceEngine(Engine):
         # RFC 3602 §3: unpredictable; a counter under a key of its own is (NIST SP 800-38A appendix C).
         return block_encrypt(self.options.iv_key, struct.pack(">QQ", a.id, sequence))
 
-    def _room(self, a: _Association, head: int, now: int) -> int:
+    def _room(self, a: Association, head: int, now: int) -> int:
         """Return the octets of payload that the path's MTU leaves."""
         if a.mtu_until and now >= a.mtu_until:
             a.mtu, a.mtu_until = a.profile.mtu, 0
             self._tell(Event(EventKind.MTU_CHANGED, now, sa=a.id, mtu=a.mtu))
         return self._payload_room(a, head, a.mtu)
 
-    def _most(self, a: _Association, head: int) -> int:
+    def _most(self, a: Association, head: int) -> int:
         """Return the octets of payload that an IP packet can hold."""
         return self._payload_room(a, head, 65535)
 
-    def _payload_room(self, a: _Association, head: int, mtu: int) -> int:
+    def _payload_room(self, a: Association, head: int, mtu: int) -> int:
         around = head + (udp.HEADER if a.profile.encapsulation is not None else 0)
         return a.protocol.inner_mtu(a.cipher, mtu - around)
 
-    def _drop_out(self, a: _Association, reason: DropReason, now: int) -> Dropped:
+    def _drop_out(self, a: Association, reason: DropReason, now: int) -> Dropped:
         outer = a.profile.outer
         if self.options.audit:
             ends = (packed(outer.local), packed(outer.remote)) if outer is not None else (b"", b"")
@@ -432,7 +388,7 @@ class ReferenceEngine(Engine):
             return head
         return protocol.name, body, *head, ports
 
-    def _find(self, protocol: str, spi: int, datagram: Datagram) -> _Association | None:
+    def _find(self, protocol: str, spi: int, datagram: Datagram) -> Association | None:
         """RFC 4303 §3.4.2: longest match first."""
         destination, source = datagram.header.destination, datagram.header.source
         for ends in ((destination, source), (destination,), ()):
@@ -441,10 +397,10 @@ class ReferenceEngine(Engine):
                 return found
         return None
 
-    def _open(self, a: _Association, body: bytes, sequence: int) -> Opened | DropReason:
+    def _open(self, a: Association, body: bytes, sequence: int) -> Opened | DropReason:
         return a.protocol.decapsulate(a.cipher, a.keys, body, sequence, a.profile.esn, a.profile.check_padding)
 
-    def _resynchronise(self, a: _Association, body: bytes, low: int, second: int) -> tuple[int, Opened] | None:
+    def _resynchronise(self, a: Association, body: bytes, low: int, second: int) -> tuple[int, Opened] | None:
         """RFC 4303 appendix A3: after many failures in a row, look for the high half further on."""
         options = self.options
         if (
@@ -464,7 +420,7 @@ class ReferenceEngine(Engine):
                 return candidate, opened
         return None
 
-    def _follow_peer(self, a: _Association, datagram: Datagram, port: int, now: int) -> None:
+    def _follow_peer(self, a: Association, datagram: Datagram, port: int, now: int) -> None:
         """RFC 7296 §2.23: only the newest packet of a replay-protected SA says where the peer is."""
         at = (datagram.header.source, port)
         expected = a.peer
@@ -481,7 +437,7 @@ class ReferenceEngine(Engine):
         datagram: Datagram,
         spi: int = 0,
         low: int = 0,
-        a: _Association | None = None,
+        a: Association | None = None,
     ) -> Dropped:
         if self.options.audit and reason in AUDITABLE:
             header = datagram.header
@@ -502,18 +458,18 @@ class ReferenceEngine(Engine):
 
     # Lifetimes
 
-    def _is_expired(self, a: _Association, second: int, now: int) -> bool:
+    def _is_expired(self, a: Association, second: int, now: int) -> bool:
         if not a.expired:
             limit = a.limit(a.hard, second)
             if limit:
                 self._expire(a, limit, now)
         return a.expired
 
-    def _expire(self, a: _Association, limit: str, now: int) -> None:
+    def _expire(self, a: Association, limit: str, now: int) -> None:
         a.expired = True
         self._tell(Event(EventKind.HARD_EXPIRED, now, sa=a.id, limit=limit))
 
-    def _account(self, a: _Association, octets: int, second: int, now: int) -> None:
+    def _account(self, a: Association, octets: int, second: int, now: int) -> None:
         a.packets += 1
         a.octets += octets
         a.used = second
@@ -527,7 +483,7 @@ class ReferenceEngine(Engine):
         if limit:
             self._expire(a, limit, now)
 
-    def _soften(self, a: _Association, limit: str, now: int) -> None:
+    def _soften(self, a: Association, limit: str, now: int) -> None:
         a.soft_told = True
         self._tell(Event(EventKind.SOFT_EXPIRED, now, sa=a.id, limit=limit))
 
