@@ -26,8 +26,6 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from ..crypto import SUITES
 from ..engine import ENGINES
 from ..engine.interface import split_keys
@@ -50,155 +48,14 @@ from ..sa import (
     Selector,
     UDPEncapsulation,
 )
-from ..sa.replay import DEFAULT_WINDOW
-from ..wire.udp import IPSEC_NAT_T_PORT
 from .device import DeviceKind
 from .places import default_run_dir, default_state_dir
 from .scrape import parse_listen
+from .tables import EXPECTED, TABLES, FileTable, LifetimeTable, PairTable, PortsTable, SelectorTable, TunnelTable
 
 Network = IPv4Network | IPv6Network
 MAX_OCTETS = 16 << 20
 ANY = {4: ipaddress.ip_address("0.0.0.0"), 6: ipaddress.ip_address("::")}
-
-
-class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class InterfaceTable(_Strict):
-    """`[interface]`: the interface of this host, and what runs it."""
-
-    name: str = ""
-    addresses: list[str] = []
-    mtu: int = 0
-    kind: DeviceKind = "auto"
-    engine: Literal["auto", "native", "reference"] = "auto"
-    offloads: Literal["auto", "off"] = "auto"
-    workers: int = 1
-    state_dir: str = ""
-    run_dir: str = ""
-
-
-class LogTable(_Strict):
-    """`[log]`: how events are told, and where.   file: "": standard error, or NAME.log in the run directory."""
-
-    format: Literal["text", "json"] = "text"
-    file: str = ""
-
-
-class MetricsTable(_Strict):
-    """`[metrics]`.   listen: address and port for scrapers; "": none."""
-
-    listen: str = ""
-
-
-class PortsTable(_Strict):
-    """`encapsulation` as a table: ports of UDP."""
-
-    local_port: int = IPSEC_NAT_T_PORT
-    peer_port: int = IPSEC_NAT_T_PORT
-
-
-class InnerTable(_Strict):
-    """`inner`: the pair of addresses inside, of BEET mode; in transport mode those before NAT."""
-
-    local: str
-    peer: str
-
-
-class SelectorTable(_Strict):
-    """`[[tunnel.selectors]]`: one set of traffic."""
-
-    local: list[str] = []
-    peer: list[str] = []
-    protocol: int | None = None
-    local_ports: int | str | None = None
-    peer_ports: int | str | None = None
-
-
-class LifetimeTable(_Strict):
-    """`lifetime`: hard limits of each SA."""
-
-    seconds: int | None = None
-    octets: int | None = None
-    packets: int | None = None
-    idle_seconds: int | None = None
-
-
-class PairTable(_Strict):
-    """`[[tunnel.sa]]`: two SAs, one each way, with their key files."""
-
-    spi_out: int
-    spi_in: int
-    key_out: str
-    key_in: str
-
-
-class TunnelTable(_Strict):
-    """`[[tunnel]]`: one peer."""
-
-    peer: str
-    sa: list[PairTable]
-    name: str = ""
-    local: str = "any"
-    mode: Literal["tunnel", "transport", "beet"] = "tunnel"
-    encapsulation: PortsTable | Literal["udp", "none"] = "udp"
-    suite: str = "aes-gcm-16"
-    networks: list[str] = []
-    selectors: list[SelectorTable] = []
-    routes: bool = True
-    inner: InnerTable | None = None
-    esn: bool = True
-    window: int = DEFAULT_WINDOW
-    dscp: int | Literal["copy"] = "copy"
-    df: Literal["copy", "set", "clear"] = "copy"
-    hop_limit: int = 64
-    pad_to: int = 0
-    path_mtu: int = 0
-    roaming: bool | None = None
-    keepalive: int = 0
-    probe: bool = True
-    lifetime: LifetimeTable = msgspec.field(default_factory=LifetimeTable)
-
-
-class FileTable(_Strict):
-    """The whole file."""
-
-    tunnel: list[TunnelTable]
-    interface: InterfaceTable = msgspec.field(default_factory=InterfaceTable)
-    log: LogTable = msgspec.field(default_factory=LogTable)
-    metrics: MetricsTable = msgspec.field(default_factory=MetricsTable)
-
-
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "": FileTable,
-    "interface": InterfaceTable,
-    "log": LogTable,
-    "metrics": MetricsTable,
-    "tunnel": TunnelTable,
-    "tunnel.encapsulation": PortsTable,
-    "tunnel.inner": InnerTable,
-    "tunnel.selectors": SelectorTable,
-    "tunnel.lifetime": LifetimeTable,
-    "tunnel.sa": PairTable,
-}
-_EXPECTED = {
-    "df": "copy, set or clear",
-    "dscp": "copy or 0..63",
-    "encapsulation": "udp, none or a table of local_port and peer_port",
-    "engine": "auto, native or reference",
-    "format": "text or json",
-    "key_in": "the name of a key file, as keygen makes",
-    "key_out": "the name of a key file, as keygen makes",
-    "kind": "auto, tun or veth",
-    "mode": "tunnel, transport or beet",
-    "offloads": "auto or off",
-    "sa": "a [[tunnel.sa]] table for each pair of SAs",
-    "spi_in": "a number, 0x100..0xffffffff",
-    "spi_out": "a number, 0x100..0xffffffff",
-    "tunnel": "a [[tunnel]] table for each peer",
-    "tunnel.peer": 'an address, or "any"',
-}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _PORT_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _SOFT_PERCENT = 80  # of a hard lifetime: when the next keys are asked for
@@ -333,7 +190,7 @@ def load_file(path: Path | str) -> TunnelFile:
         text = octets.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError:
         raise ConfigError("not text", path=path, expected="UTF-8") from None
-    table, lines = read_strict(text, path, FileTable, tables=TABLES, expected=_EXPECTED)
+    table, lines = read_strict(text, path, FileTable, tables=TABLES, expected=EXPECTED)
     return _Reader(path, lines).file(table)
 
 
@@ -362,7 +219,7 @@ class _Reader:
                 raise self._wrong("listen", error.what, error.expected) from None
         if not table.tunnel:
             self._at = ""
-            raise self._wrong("tunnel", "no tunnel", _EXPECTED["tunnel"])
+            raise self._wrong("tunnel", "no tunnel", EXPECTED["tunnel"])
         tunnels = []
         for place, each in enumerate(table.tunnel):
             self._at = f"tunnel[{place}]"
@@ -448,7 +305,7 @@ class _Reader:
         except ConfigError as error:
             raise self._wrong(error.key.removeprefix("outer."), error.what, error.expected) from None
         if not given.sa:
-            raise self._wrong("sa", "no SAs", _EXPECTED["sa"])
+            raise self._wrong("sa", "no SAs", EXPECTED["sa"])
         pairs = tuple(self._pair(f"sa[{i}]", each, settings, profile) for i, each in enumerate(given.sa))
         return replace(settings, pairs=pairs)
 
