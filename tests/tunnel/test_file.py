@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -33,10 +34,15 @@ key_in = "i.key"
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """Return a folder with key files for AES-256-GCM."""
-    for name, octets in (("o", 36), ("i", 36), ("short", 35)):
+    for name, octets in (("o", 36), ("i", 36), ("o2", 36), ("i2", 36), ("short", 35)):
         path = tmp_path / f"{name}.key"
         path.write_text((name.encode() * 40)[:octets].hex())
         path.chmod(0o600)
+    for name, content in (("words", b"no key at all"), ("octets", b"\xff\xfe")):
+        (tmp_path / f"{name}.key").write_bytes(content)
+        (tmp_path / f"{name}.key").chmod(0o600)
+    (tmp_path / "folder.key").mkdir()
+    os.mkfifo(tmp_path / "fifo.key", 0o600)
     open_to_all = tmp_path / "open.key"
     open_to_all.write_text("00" * 36)
     open_to_all.chmod(0o644)
@@ -87,7 +93,27 @@ def test_defaults(place: Path) -> None:
         ('"o.key"', '"short.key"', ":14: tunnel[0].sa[0].key_out: 35 octets in short.key for aes-gcm-16"),
         ('"o.key"', '"i.key"', ":15: tunnel[0].sa[0].key_in: the same key both ways"),
         ('"o.key"', '"open.key"', "open.key: others may read this key file (mode 0644) (expected chmod 600"),
+        ('"o.key"', '"folder.key"', ":14: tunnel[0].sa[0].key_out: folder.key: not a regular file (expected a key"),
+        ('"i.key"', '"."', ":15: tunnel[0].sa[0].key_in: .: not a regular file (expected a key file"),
+        ('"i.key"', '"a\\u0000"', ":15: tunnel[0].sa[0].key_in: a\0: a NUL in a file's name"),
+        ('"i.key"', '"fifo.key"', ":15: tunnel[0].sa[0].key_in: fifo.key: not a regular file (expected a key file"),
+        ('"i.key"', '"words.key"', ":15: tunnel[0].sa[0].key_in: words.key: not hexadecimal (expected key, salt"),
+        ('"i.key"', '"octets.key"', ":15: tunnel[0].sa[0].key_in: octets.key: not text (expected UTF-8)"),
+        ('"i.key"', '"open.key"', ":15: tunnel[0].sa[0].key_in: open.key: others may read this key file"),
+        ('"10.8.0.1/24"', '"10.8.0.1"', ".addresses[0]: '10.8.0.1' has no prefix length (expected \"10.8.0.1/32\","),
+        ('"10.8.0.1/24"', '"fd00::1/64", "fd00::1/48"', ":3: interface.addresses[1]: fd00::1 twice"),
+        ('"198.51.100.7"', '"224.0.0.1"', ":8: tunnel[0].peer: 224.0.0.1 is a multicast address"),
+        ('"198.51.100.7"', '"255.255.255.255"', ":8: tunnel[0].peer: 255.255.255.255 is a broadcast address"),
+        ('"198.51.100.7"', '"0.0.0.0"', ":8: tunnel[0].peer: 0.0.0.0 stands for no address"),
+        ('"198.51.100.7"', '"192.0.2.1"', ":8: tunnel[0].peer: 192.0.2.1 is this end's own address, too"),
+        ('"192.0.2.1"', '"224.0.0.1"', ":7: tunnel[0].local: 224.0.0.1 is a multicast address"),
+        ('"198.51.100.7"', '"any"\nroaming = false', ":9: tunnel[0].roaming: an open peer that is not followed"),
         ("[interface]", "[interface", ":2: "),
+        ('"192.0.2.1"', '"192.0.2.1', ":7: a string is not closed on its line (expected a quotation mark"),
+        ('"192.0.2.1"', '"192.0.2.1"\nlocal = "any"', ":8: tunnel[0].local: stands twice, first in line 7"),
+        ("[[tunnel]]", "[log]\n[interface]\n[[tunnel]]", ":6: interface: stands twice, first in line 2"),
+        ('["10.8.0.2/32"]', '["10.8.0.2/32"', ": a list is not closed (expected a ] behind it)"),
+        ('name = "office"', "name = office", ":6: no value (expected text in quotation marks"),
     ],
 )  # fmt: skip
 def test_mistakes(before: str, after: str, said: str, place: Path) -> None:
@@ -109,6 +135,11 @@ def test_what_does_not_go_together(place: Path) -> None:
     again = other[: len(GOOD)] + other[len(GOOD) :].replace("spi_in = 0x1001", "spi_in = 0x1003")
     with pytest.raises(ConfigError, match=re.escape("tunnel[1].sa[0].key_out: the key of another SA")):
         load_file(write(place, again))
+    shared = again[: len(GOOD)] + again[len(GOOD) :].replace("i.key", "i2.key").replace("o.key", "o2.key")
+    with pytest.raises(ConfigError, match=re.escape("tunnel[1].networks[0]: 10.8.0.2/32 is in office and in home")):
+        load_file(write(place, shared))
+    within = shared[: len(GOOD)] + shared[len(GOOD) :].replace("10.8.0.2/32", "10.8.0.0/24")
+    assert len(load_file(write(place, within)).tunnels) == 2
     raw = GOOD.replace('"198.51.100.7"', '"any"').replace('name = "office"', 'encapsulation = "none"')
     with pytest.raises(ConfigError, match="an open peer"):
         load_file(write(place, raw))
@@ -151,6 +182,13 @@ def test_keygen_makes_two_ends_that_fit(suite: str, mode: str, tmp_path: Path) -
     assert len(written) == 6
     with pytest.raises(ConfigError, match="there already"):
         make(ends[0], ends[1], name="t", suite=suite, mode=mode, esn=True)
+
+
+def test_a_tunnel_file_is_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.toml", 0o600)
+    for path in (tmp_path / "fifo.toml", tmp_path, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=r"not a regular file \(expected a tunnel file\)"):
+            load_file(path)
 
 
 def test_a_key_of_the_wrong_mode_is_a_key_error(place: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,11 +13,11 @@ from typing import Literal
 from ..errors import ConfigError, KeyMaterialError
 from .esp_sa import read_esp_sa, write_esp_sa
 from .static import StaticSA
+from .text_file import read_text
 from .toml_file import read_toml, write_toml
 
 KeyFormat = Literal["toml", "esp_sa"]
 FORMATS: tuple[KeyFormat, ...] = ("toml", "esp_sa")
-MAX_OCTETS = 16 << 20
 
 
 def load_keys(path: Path | str) -> list[StaticSA]:
@@ -98,21 +97,7 @@ def save_keys(sas: Sequence[StaticSA], path: Path | str, form: KeyFormat | None 
 
 def _read(path: Path) -> str:
     """Return the text of a file that only its owner may read."""
-    with open(path, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise KeyMaterialError(
-                f"others may read this key file (mode {stat.S_IMODE(mode):04o})",
-                path=path,
-                expected=f"chmod 600 {path}",
-            )
-        octets = file.read(MAX_OCTETS + 1)
-    if len(octets) > MAX_OCTETS:
-        raise ConfigError(f"more than {MAX_OCTETS} octets", path=path, expected="a key file")
-    try:
-        return octets.decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        raise ConfigError("not text", path=path, expected="UTF-8") from None
+    return read_text(path, "a key file", private=True)
 
 
 def read_key_row(path: Path) -> bytes:

@@ -40,6 +40,7 @@ from .places import make_own
 from .reference_loop import ReferenceLoop
 from .routes import Plan, Routes, plan
 from .scrape import ScrapeServer
+from .spd import ordered
 from .state import State
 from .tapping import TapHub
 from .watching import scraped
@@ -262,8 +263,8 @@ class Daemon:
         return min(max(min(rooms, default=1280), 576), 65535)
 
     def set_policies(self) -> None:
-        """Make the SPD of what the tunnels are for, in the file's order."""
-        self.engine.set_policies([each.policy() for each in self.tunnels])
+        """Make the SPD of what the tunnels are for, the narrowest first."""
+        self.engine.set_policies(ordered(each.policy() for each in self.tunnels))
 
     def _watch_path(self) -> None:
         for version in sorted({link.version for link in self.links}):

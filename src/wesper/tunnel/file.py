@@ -33,6 +33,7 @@ from ..errors import ConfigError, KeyMaterialError
 from ..keying.key_file import read_key_row
 from ..keying.static import legacy_word
 from ..keying.strict_toml import read_strict
+from ..keying.text_file import read_text
 from ..keying.toml_lines import LineIndex
 from ..protocols.ip import IPAddress
 from ..sa import (
@@ -54,7 +55,7 @@ from .scrape import parse_listen
 from .tables import EXPECTED, TABLES, FileTable, LifetimeTable, PairTable, PortsTable, SelectorTable, TunnelTable
 
 Network = IPv4Network | IPv6Network
-MAX_OCTETS = 16 << 20
+BROADCAST = ipaddress.ip_address("255.255.255.255")
 ANY = {4: ipaddress.ip_address("0.0.0.0"), 6: ipaddress.ip_address("::")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _PORT_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
@@ -182,14 +183,7 @@ def load_file(path: Path | str) -> TunnelFile:
     Raises ConfigError or KeyMaterialError with file, line, key and what would be right; OSError.
     """
     path = Path(path)
-    with open(path, "rb") as opened:
-        octets = opened.read(MAX_OCTETS + 1)
-    if len(octets) > MAX_OCTETS:
-        raise ConfigError(f"more than {MAX_OCTETS} octets", path=path, expected="a tunnel file")
-    try:
-        text = octets.decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        raise ConfigError("not text", path=path, expected="UTF-8") from None
+    text = read_text(path, "a tunnel file")
     table, lines = read_strict(text, path, FileTable, tables=TABLES, expected=EXPECTED)
     return _Reader(path, lines).file(table)
 
@@ -209,6 +203,9 @@ class _Reader:
         if not 1 <= own.workers <= 64:
             raise self._wrong("workers", f"{own.workers} workers", "1..64")
         addresses = tuple(self._interface(f"addresses[{i}]", each) for i, each in enumerate(own.addresses))
+        for i, address in enumerate(addresses):
+            if address.ip in {earlier.ip for earlier in addresses[:i]}:
+                raise self._wrong(f"addresses[{i}]", f"{address.ip} twice", "each address once")
         if own.mtu and own.mtu < 1280 and any(each.version == 6 for each in addresses):
             raise self._wrong("mtu", f"MTU {own.mtu} with an IPv6 address", "at least 1280 (RFC 8200 §5)")
         if table.metrics.listen:
@@ -225,6 +222,7 @@ class _Reader:
             self._at = f"tunnel[{place}]"
             tunnels.append(self._tunnel(place, each))
         self._check_together(tunnels)
+        self._check_traffic(tunnels, table.tunnel)
         engine = None if own.engine == "auto" else own.engine
         assert engine is None or engine in ENGINES
         return TunnelFile(
@@ -254,9 +252,12 @@ class _Reader:
         mode = Mode(given.mode)
         peer = None if given.peer == "any" else self._address("peer", given.peer, 'an address, or "any"')
         local = self._local(given, peer)
+        self._check_ends(local, peer)
         around = self._encapsulation(given.encapsulation)
         if peer is None and (around is None or mode is Mode.TRANSPORT):
             raise self._wrong("peer", "an open peer", "an address: only UDP in tunnel or BEET mode tells where it is")
+        if peer is None and given.roaming is False:
+            raise self._wrong("roaming", "an open peer that is not followed", 'true, or an address as "peer"')
         roaming = given.roaming if given.roaming is not None else peer is None
         if roaming and (around is None or mode is Mode.TRANSPORT or not given.window):
             raise self._wrong("roaming", "a peer that may move", "UDP, tunnel or BEET mode, and a replay window")
@@ -316,6 +317,18 @@ class _Reader:
         if peer is not None and local.version != peer.version:
             raise self._wrong("local", f"IPv{local.version} to a peer of IPv{peer.version}", "one version")
         return local
+
+    def _check_ends(self, local: IPAddress, peer: IPAddress | None) -> None:
+        """Refuse outer addresses that no single host has."""
+        for key, address in (("local", local if int(local) else None), ("peer", peer)):
+            if address is None:
+                continue
+            kind = "a multicast" if address.is_multicast else "a broadcast" if address == BROADCAST else ""
+            if address.is_unspecified or kind:
+                what = f"{address} is {kind} address" if kind else f"{address} stands for no address"
+                raise self._wrong(key, what, "the address of one host")
+        if peer is not None and peer == local:
+            raise self._wrong("peer", f"{peer} is this end's own address, too", "the address of another host")
 
     def _suite(self, name: str) -> None:
         if name in SUITES:
@@ -391,7 +404,11 @@ class _Reader:
             try:
                 row = read_key_row(self._path.parent / name)
             except FileNotFoundError:
-                raise self._wrong(f"{at}.{key}", f"there is no file {name}", "a key file, as keygen makes") from None
+                raise self._wrong(f"{at}.{key}", f"there is no file {name}", EXPECTED[key]) from None
+            except OSError as error:
+                raise self._wrong(f"{at}.{key}", f"{name}: {error.strerror}", EXPECTED[key]) from None
+            except ConfigError as error:
+                raise self._wrong(f"{at}.{key}", f"{name}: {error.what}", error.expected, type(error)) from None
             try:
                 split_keys(profile, len(row))
             except KeyMaterialError as error:
@@ -409,6 +426,26 @@ class _Reader:
             except ConfigError as error:
                 raise self._wrong(f"{at}.{key}", error.what, error.expected, type(error)) from None
         return pair
+
+    def _check_traffic(self, tunnels: Sequence[TunnelSettings], tables: Sequence[TunnelTable]) -> None:
+        """Refuse the same traffic in two tunnels: only one would ever get it. Handwritten selectors may overlap."""
+        taken: dict[tuple[tuple[AddressRange, ...], AddressRange], str] = {}
+        for place, (each, table) in enumerate(zip(tunnels, tables, strict=True)):
+            if table.selectors:
+                continue
+            self._at = f"tunnel[{place}]"
+            for selector in each.selectors:
+                for number, addresses in enumerate(selector.remote):
+                    other = taken.setdefault((selector.local, addresses), each.name)
+                    if other == each.name:
+                        continue
+                    if each.mode is Mode.TUNNEL:
+                        key, what = f"networks[{number}]", str(each.networks[number])
+                    else:
+                        key = "peer" if each.mode is Mode.TRANSPORT else "inner.peer"
+                        what = str(ipaddress.ip_address(addresses.first))
+                    what = f"{what} is in {other} and in {each.name}"
+                    raise self._wrong(key, what, "each in one tunnel; one within the other's is fine")
 
     def _check_together(self, tunnels: Sequence[TunnelSettings]) -> None:
         names, spis, rows = set[str](), set[int](), set[bytes]()
@@ -435,9 +472,13 @@ class _Reader:
 
     def _interface(self, key: str, text: str) -> IPv4Interface | IPv6Interface:
         try:
-            return ipaddress.ip_interface(text)
+            found = ipaddress.ip_interface(text)
         except ValueError:
             raise self._wrong(key, f"{text!r} is no address", '"10.8.0.1/24" and the like') from None
+        if "/" not in text:
+            expected = f'"{found}", or the length of its network'
+            raise self._wrong(key, f"{text!r} has no prefix length", expected)
+        return found
 
     def _network(self, key: str, text: str) -> Network:
         try:
