@@ -18,6 +18,21 @@ S = TypeVar("S", bound=msgspec.Struct)
 _MESSAGE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<at>.*)`)?$", re.DOTALL)
 _FIELD = re.compile(r"Object (?P<kind>contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 
+_PLAIN = {
+    "Illegal character '\\n'": ("a string is not closed on its line", "a quotation mark behind it"),
+    "Unterminated string": ("a string is not closed", "a quotation mark behind it"),
+    'Expected "\'"': ("a string is not closed", "a quotation mark behind it"),
+    "Unclosed array": ("a list is not closed", "a ] behind it"),
+    "Unclosed inline table": ("a table in braces is not closed", "a } on the same line"),
+    "Invalid value": ("no value", "text in quotation marks, a number, true, false or a list"),
+    "Expected '=' after a key": ("a key without =", "key = value"),
+    "Expected newline": ("more behind the value", "one key = value a line"),
+    "Cannot overwrite": ("a key stands twice", "one"),
+    "Cannot declare": ("a table stands twice", "one"),
+    "Duplicate inline table key": ("a key stands twice in braces", "one"),
+}
+"""What tomllib says, by its beginning, in plain words: what is wrong, and what would be right."""
+
 
 def read_strict(
     text: str,
@@ -36,9 +51,7 @@ def read_strict(
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        what, _, place = str(error).partition(" (at ")
-        line = re.match(r"line (\d+)", place)
-        raise ConfigError(what, path=path, line=int(line[1]) if line else None, expected="TOML") from None
+        raise _no_toml(str(error), text, path) from None
     except RecursionError:
         raise ConfigError("nested too deeply", path=path) from None
     lines = LineIndex(text)
@@ -46,6 +59,20 @@ def read_strict(
         return msgspec.convert(data, kind), lines
     except msgspec.ValidationError as error:
         raise _explained(str(error), path, lines, tables, expected) from None
+
+
+def _no_toml(message: str, text: str, path: Path | str) -> ConfigError:
+    """Return what is wrong with a text that is no TOML, in plain words."""
+    said, _, place = message.partition(" (at ")
+    at = re.match(r"line (\d+)", place)
+    line = int(at[1]) if at else text.rstrip("\n").count("\n") + 1
+    if said.startswith(("Cannot overwrite", "Cannot declare")):
+        twice = LineIndex(text).twice
+        if twice is not None:
+            key, first, line = twice
+            return ConfigError(f"stands twice, first in line {first}", path=path, line=line, key=key, expected="one")
+    what, right = next((words for start, words in _PLAIN.items() if said.startswith(start)), (said, "TOML"))
+    return ConfigError(what, path=path, line=line, expected=right)
 
 
 def _explained(

@@ -166,7 +166,10 @@ class _Reader:
             raise self._wrong("key_file", "keys both here and in a file", "one of the two", KeyMaterialError)
         if self._read_key_file is None:
             raise self._wrong("key_file", "a text without a place of its own", "key, salt and auth_key")
-        row = self._read_key_file(Path(self._path).parent / given.key_file)
+        try:
+            row = self._read_key_file(Path(self._path).parent / given.key_file)
+        except ConfigError as error:
+            raise self._wrong("key_file", f"{given.key_file}: {error.what}", error.expected, type(error)) from None
         try:
             key, salt, _ = split_keys(Profile(given.suite, Mode.TRANSPORT), len(row))
         except KeyMaterialError as error:

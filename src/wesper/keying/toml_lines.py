@@ -11,11 +11,13 @@ _LAST = re.compile(r"(?:^|\.)[^.\[\]]+$|\[\d+\]$")
 
 
 class LineIndex:
-    """Lines of the tables and keys of a valid TOML text.   Paths look like `sa[0].inner.local`."""
+    """Lines of the tables and keys of a TOML text.   Paths look like `sa[0].inner.local`."""
 
     def __init__(self, text: str) -> None:
         self._lines: dict[str, int] = {}
         self._counts: dict[str, int] = {}
+        self.twice: tuple[str, int, int] | None = None
+        """The first key or table that stands twice, its first line and the second: then the text is not valid."""
         table, inside = "", ""  # inside: what has to close before the next statement, innermost last
         for number, line in enumerate(text.split("\n"), 1):
             if not inside:
@@ -25,15 +27,17 @@ class LineIndex:
                     found = _DOTTED.match(stripped, 2 if array else 1)
                     if found:
                         table = self._enter(found[1], array)
-                        self._lines.setdefault(table, number)
+                        self._note(table, number)
                         self._lines.setdefault(table.removesuffix("[0]"), number)
                     continue
                 found = _DOTTED.match(line)
                 if found and line[found.end() : found.end() + 1] == "=":
                     path = table
                     for part in _parts(found[1]):
+                        if path != table:
+                            self._lines.setdefault(path, number)
                         path = f"{path}.{part}" if path else part
-                        self._lines.setdefault(path, number)
+                    self._note(path, number)
                     line = line[found.end() + 1 :]
             inside = _still_open(line, inside)
 
@@ -48,6 +52,11 @@ class LineIndex:
     def has(self, path: str) -> bool:
         """Tell whether the text itself has a path."""
         return path in self._lines
+
+    def _note(self, path: str, number: int) -> None:
+        first = self._lines.setdefault(path, number)
+        if first != number and self.twice is None:
+            self.twice = path, first, number
 
     def _enter(self, dotted: str, array: bool) -> str:
         path = ""
