@@ -15,7 +15,8 @@ MARKS = (
     "needs_tool(name, package): runs a program; package is Debian's package that brings it",
     "needs_module(name, package): imports a Python module; package is what pip installs for it",
     "needs_native: uses the native engine",
-    "needs_root: works only as root, the one skip that CI allows",
+    "needs_root: works only as root, which CI does not ask of an ordinary user",
+    "needs_tun: opens /dev/net/tun, which CI does not ask of an ordinary user",
 )
 
 
@@ -32,6 +33,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reasons)
     if item.get_closest_marker("needs_root") and os.geteuid() != 0:
         pytest.skip("needs root")
+    if item.get_closest_marker("needs_tun") and not may_open_tun():
+        pytest.skip("/dev/net/tun can't be opened: modprobe tun, chmod 0666 /dev/net/tun")
 
 
 def missing(item: pytest.Item) -> Iterator[str]:
@@ -48,6 +51,16 @@ def missing(item: pytest.Item) -> Iterator[str]:
         yield "the native engine is not built: make build, with a Rust toolchain"
 
 
+def may_open_tun() -> bool:
+    """Whether this user can open the TUN device, which some machines keep for root."""
+    return os.access("/dev/net/tun", os.R_OK | os.W_OK)
+
+
+def is_for_root(item: pytest.Item) -> bool:
+    """Whether a test is one that an ordinary user may skip, also in CI."""
+    return os.geteuid() != 0 and any(item.get_closest_marker(name) for name in ("needs_root", "needs_tun"))
+
+
 def _name_and_package(name: str, package: str | None = None) -> tuple[str, str]:
     return name, package or name
 
@@ -58,7 +71,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn every skip into a failure under CI, however it came about: there all that tests need is installed."""
     report = yield
-    if CI and report.skipped and not hasattr(report, "wasxfail") and not item.get_closest_marker("needs_root"):
+    if CI and report.skipped and not hasattr(report, "wasxfail") and not is_for_root(item):
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI=true forbids: {call.excinfo.value if call.excinfo else ''}"
     return report

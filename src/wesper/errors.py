@@ -39,6 +39,16 @@ class WesperError(Exception):
 
     exit_code: int = ExitCode.USAGE
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes, whatever a subclass was made from."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[WesperError], args: tuple[object, ...], state: dict[str, object]) -> WesperError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
 
 class ConfigError(WesperError):
     """A configuration, key file or argument is wrong.

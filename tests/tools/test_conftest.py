@@ -57,3 +57,19 @@ def test_expected_failure_is_no_skip(tmp_path: Path) -> None:
     done = run_pytest(tmp_path, XFAIL, ci="true")
     assert done.returncode == 0
     assert "1 xfailed" in done.stdout
+
+
+NEEDS_TUN = """
+import os, pytest
+os.access = lambda *_: False
+os.geteuid = lambda: USER
+@pytest.mark.needs_tun
+def test(): pass
+"""
+
+
+@pytest.mark.parametrize(("user", "outcome"), [("0", "1 error"), ("1000", "1 skipped")])
+def test_a_device_kept_for_root_may_be_missed_by_an_ordinary_user_alone(
+    tmp_path: Path, user: str, outcome: str
+) -> None:
+    assert outcome in run_pytest(tmp_path, NEEDS_TUN.replace("USER", user), ci="true").stdout

@@ -18,7 +18,7 @@ from wesper.tunnel.device import Device, DeviceKind, open_device
 from .ends import eventually
 
 pytestmark = pytest.mark.usefixtures("namespaces")
-KINDS: tuple[DeviceKind, ...] = ("tun", "veth")
+KINDS = [pytest.param("tun", marks=pytest.mark.needs_tun), "veth"]
 
 
 def raise_device(kind: DeviceKind, *, offloads: bool = False) -> Device:

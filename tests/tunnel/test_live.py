@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import sys
@@ -84,7 +85,7 @@ def test_every_way_to_carry(mode: str, version: int, port: int, engine: str, tmp
         assert not left.sock.exists()
 
 
-@pytest.mark.parametrize("kind", ["tun", "veth"])
+@pytest.mark.parametrize("kind", [pytest.param("tun", marks=pytest.mark.needs_tun), "veth"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_both_kinds_of_interface(engine: str, kind: str, tmp_path: Path) -> None:
     with pair() as lab:
@@ -180,11 +181,19 @@ def test_as_a_user_types_it(tmp_path: Path) -> None:
         assert (tmp_path / "left.1.out.key").stat().st_mode & 0o777 == 0o600
         assert "1 pair(s) of SAs: fine" in run(a, "check", "left.toml")
         assert "make the interface left" in run(a, "up", "left.toml", "--dry-run")
-        assert "left is up: pid" in run(a, "up", "left.toml")
+        would = json.loads(run(a, "up", "left.toml", "--dry-run", "--json"))
+        assert (would["schema"], would["dry_run"]) == (1, True)
+        assert any("make the interface left" in step for step in would["steps"])
+        up = json.loads(run(a, "up", "left.toml", "--json"))
+        assert (up["schema"], up["name"]) == (1, "left")
+        assert up["pid"] > 0
+        assert any("carries packets" in step for step in up["steps"])
         assert "right is up: pid" in run(b, "up", "right.toml")
         left, right = two_ends(tmp_path / "unused", a, b)
         await_ping(left, right.inner)
         assert "nothing has changed" in run(a, "reload", "left.toml")
+        assert json.loads(run(a, "reload", "left.toml", "--dry-run", "--json"))["did"] == []
+        assert "remove the interface left" in run(a, "down", "left.toml", "--dry-run")
         assert "left-right" in run(a, "status", "--run-dir", str(tmp_path / "run"))
         assert '"schema": 1' in run(a, "status", "left.toml", "--json")
         assert "left is down" in run(a, "down", "left.toml")

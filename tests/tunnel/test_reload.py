@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -97,7 +98,12 @@ def test_a_tunnel_comes_and_goes(tmp_path: Path) -> None:
             for key in tmp_path.glob("two/left.*.key"):
                 key.rename(tmp_path / "one" / f"more-{key.name}")
             left.path.write_text(before + "\n[[tunnel]]" + table.replace('"left.1', '"more-left.1'))
-            assert "added tunnel more" in left.ask("reload")["did"]
+            would = left.ask("reload", dry_run=True)["did"]
+            assert [each["name"] for each in left.status()["tunnels"]] == ["test"]
+            assert "10.9.0.2" not in a.run(["ip", "route"]).stdout
+            assert not left.told("reloaded")
+            assert "added tunnel more" in would
+            assert left.ask("reload")["did"] == would
             assert "10.9.0.2" in a.run(["ip", "route"]).stdout
             more_right.up()
             with ending(more_right):
@@ -112,9 +118,9 @@ def test_a_tunnel_comes_and_goes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "key", "value", "said"),
     [
-        ("interface", "offloads", "off", "offloads: can't change in a running tunnel"),
-        ("tunnel", "hop_limit", 3, "test.hop_limit: can't change in a running tunnel"),
-        ("tunnel", "networks", ["10.0.0.0/8"], "test.selectors: can't change"),
+        ("interface", "offloads", "off", ": interface.offloads: can't change in a running tunnel"),
+        ("tunnel", "hop_limit", 3, ": tunnel[0].hop_limit: can't change in a running tunnel"),
+        ("tunnel", "networks", ["10.0.0.0/8"], ": tunnel[0].networks: can't change"),
         ("tunnel", "nonsense", 3, "tunnel[0].nonsense: unknown key"),
     ],
 )
@@ -130,6 +136,7 @@ def test_what_can_not_change_is_refused_and_nothing_changes(
             with pytest.raises(Refused) as caught:
                 left.ask("reload")
             assert said in str(caught.value)
+            assert re.match(rf"{re.escape(str(left.path))}:\d+: ", str(caught.value))
             assert caught.value.exit_code == 2
             assert left.pair()["out"]["spi"] == before
             assert left.told("reload_refused")
@@ -145,7 +152,7 @@ def test_a_key_that_is_installed_and_an_spi_that_is_are_not_taken_twice(tmp_path
             right.up()
             await_ping(left, right.inner)
             before = left.path.read_text()
-            spi_out, spi_in = (f"spi_{way} = {left.pair()[way]['spi']:#x}" for way in ("out", "in"))
+            spi_out, spi_in = (f"spi_{way} = {left.pair()[way]['spi']:#010x}" for way in ("out", "in"))
             assert spi_out in before
             assert spi_in in before
             # The numbers of two SAs would begin apart, and the next start among those of the second.

@@ -31,6 +31,7 @@ def setting(name: str) -> str:
     return found[1]
 
 
+@pytest.mark.needs_tun  # the veth pair instead of it would take CAP_SYS_ADMIN, which the unit has not
 @pytest.mark.needs_tool("setpriv", package="util-linux")
 def test_a_tunnel_runs_within_the_units_limits_and_tells_when_it_is_ready(tmp_path: Path) -> None:
     assert setting("Type") == "notify"

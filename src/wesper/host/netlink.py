@@ -147,17 +147,18 @@ class Netlink:
         body = struct.pack("BxHiII", 0, 0, self.index(name), 0, 0) + attribute(_IFLA_IFALIAS, alias.encode())
         self.request(f"alias of {name}", _RTM_NEWLINK, 0, body)
 
-    def alias(self, name: str) -> str | None:
-        """Return the note on an interface, "" without one; None if there is no such interface."""
+    def whose(self, name: str) -> tuple[str, bytes] | None:
+        """Return the note on an interface, "" without one, and its MAC; None if there is no such interface."""
         self._indexes.pop(name, None)  # another one may have the name now
         try:
-            index = self.index(name)
-        except NetlinkError as error:
+            body = self.request(name, _RTM_GETLINK, 0, struct.pack("BxHiII", 0, 0, self.index(name), 0, 0))
+        except NetlinkError as error:  # perhaps it went between the two questions
             if error.number == errno.ENODEV:
                 return None
             raise
-        body = self.request(name, _RTM_GETLINK, 0, struct.pack("BxHiII", 0, 0, index, 0, 0))
-        return dict(_attributes(body[16:])).get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace")
+        found = dict(_attributes(body[16:]))
+        alias = found.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace")
+        return alias, found.get(_IFLA_ADDRESS, b"")
 
     def set_queue_length(self, name: str, packets: int) -> None:
         """Change how many packets may wait to be sent by an interface."""

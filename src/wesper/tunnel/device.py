@@ -150,12 +150,14 @@ def open_device(name: str, mtu: int, *, kind: DeviceKind = "auto", offloads: boo
 def _free(netlink: Netlink, name: str) -> None:
     """Wait until the interface of a process that was killed has gone; take away one that will not go."""
     begun = time.monotonic()
-    while (alias := netlink.alias(name)) is not None:
+    while (whose := netlink.whose(name)) is not None:
         passed = time.monotonic() - begun
-        if alias != ALIAS and passed > _UNNAMED_S:
+        # One that was killed early had no time to leave its note, but a veth has had its address from the first.
+        if whose[0] != ALIAS and whose[1] != _NEAR_MAC and passed > _UNNAMED_S:
             raise ConfigError(f"there is an interface {name} already", key="interface.name", expected="another name")
         if passed > _GONE_S:
-            netlink.delete(name)
+            with contextlib.suppress(NetlinkError):  # it went now
+                netlink.delete(name)
             return
         time.sleep(0.005)
 

@@ -127,7 +127,7 @@ class Routes:
 
     def has_interface(self, name: str) -> bool:
         """Tell whether there is such an interface."""
-        return self._netlink.alias(name) is not None
+        return self._netlink.whose(name) is not None
 
     def set_mtu(self, name: str, mtu: int) -> None:
         """Change the interface's MTU."""
