@@ -55,7 +55,7 @@ impl Outer {
 /// Says whether two packets of an engine differ in nothing that [`Outer::of`] would tell.
 #[inline]
 pub fn is_alike(one: &[u8], other: &[u8]) -> bool {
-    let same = |from: usize, to: usize| one.get(from..to) == other.get(from..to);
+    let same = |from: usize, to: usize| one.get(from..to).is_some_and(|part| other.get(from..to) == Some(part));
     match one.first() {
         // Length, number, checksum and the UDP header's length and checksum may differ.
         Some(0x45) => same(0, 2) && same(6, 10) && same(12, IPV4_HEADER + 4),
@@ -205,6 +205,7 @@ mod tests {
             assert!(!is_alike(&one, &changed), "octet {at}");
         }
         assert!(!is_alike(&[], &[]));
+        assert!(!is_alike(&ipv6(50)[..43], &ipv6(50)[..43]), "cut short");
         let ipv6 = |next_header: u8| [&[0x60, 0, 0, 0, 0, 8, next_header, 64][..], &[1; 40]].concat();
         assert!(is_alike(&ipv6(50), &ipv6(50)));
         assert!(!is_alike(&ipv6(0), &ipv6(0)), "what follows its options may differ");
