@@ -205,9 +205,9 @@ mod tests {
             assert!(!is_alike(&one, &changed), "octet {at}");
         }
         assert!(!is_alike(&[], &[]));
-        assert!(!is_alike(&ipv6(50)[..43], &ipv6(50)[..43]), "cut short");
         let ipv6 = |next_header: u8| [&[0x60, 0, 0, 0, 0, 8, next_header, 64][..], &[1; 40]].concat();
         assert!(is_alike(&ipv6(50), &ipv6(50)));
+        assert!(!is_alike(&ipv6(50)[..43], &ipv6(50)[..43]), "cut short");
         assert!(!is_alike(&ipv6(0), &ipv6(0)), "what follows its options may differ");
     }
 }
