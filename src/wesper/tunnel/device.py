@@ -29,6 +29,8 @@ DeviceKind = Literal["auto", "tun", "veth"]
 
 VNET_HEADER_OCTETS: Final = 10  # struct virtio_net_hdr, native byte order
 ETHERNET_OCTETS: Final = 14
+IPV6_MIN_MTU: Final = 1280
+"""RFC 8200 §5."""
 ALIAS: Final = "wesper"
 QUEUE_PACKETS: Final = 4096  # TUN's own 500 lose bursts of TCP
 
@@ -138,7 +140,8 @@ def open_device(name: str, mtu: int, *, kind: DeviceKind = "auto", offloads: boo
         try:
             netlink.set_mtu(name, mtu)
             netlink.set_alias(name, ALIAS)
-            netlink.without_link_local(name)
+            if mtu >= IPV6_MIN_MTU:  # below, Linux keeps no IPv6 on an interface, and nothing to set of it
+                netlink.without_link_local(name)
             with contextlib.suppress(NetlinkError):
                 netlink.set_queue_length(name, QUEUE_PACKETS)
         except BaseException:

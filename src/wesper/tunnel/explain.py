@@ -25,7 +25,7 @@ _FILLED_IN: dict[str, Callable[[TunnelFile], str]] = {
 
 
 def steps(file: TunnelFile) -> list[str]:
-    """Return what `wesper up` would do, one sentence a step."""
+    """Return what `wesper up` would do, one sentence a step.   Raises ConfigError for what this host rules out."""
     network = plan(file.name, file.addresses, file.tunnels)
     found = []
     for each in file.tunnels:
@@ -33,6 +33,7 @@ def steps(file: TunnelFile) -> list[str]:
         port = f" port {around.local_port}" if around is not None else ""
         found.append(f"listen: {'UDP' if port else 'ESP'} on {_any(each.local)}{port}, for tunnel {each.name}")
     mtu = file.mtu or min(_inner_mtu(each, network) for each in file.tunnels)
+    file.check_mtu(mtu)
     found = list(dict.fromkeys(found))
     found.append(f"make the interface {file.name}: {file.kind}, MTU {mtu}")
     found += network.described()

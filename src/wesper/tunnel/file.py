@@ -49,7 +49,7 @@ from ..sa import (
     Selector,
     UDPEncapsulation,
 )
-from .device import DeviceKind
+from .device import IPV6_MIN_MTU, DeviceKind
 from .places import default_run_dir, default_state_dir
 from .scrape import parse_listen
 from .tables import EXPECTED, TABLES, FileTable, LifetimeTable, PairTable, PortsTable, SelectorTable, TunnelTable
@@ -176,6 +176,23 @@ class TunnelFile:
     table: FileTable = field(repr=False)
     given: LineIndex = field(repr=False)
 
+    def check_mtu(self, mtu: int) -> None:
+        """Refuse IPv6 on an interface that has no room for it.   mtu: of the interface.
+
+        Raises ConfigError.   Source: RFC 8200 §5.
+        """
+        found = [(f"interface.addresses[{place}]", each) for place, each in enumerate(self.addresses)]
+        inside = [
+            (f"tunnel[{place}].networks", each) for place, tunnel in enumerate(self.tunnels) for each in tunnel.routed()
+        ]
+        for key, each in (*found, *inside):
+            if each.version == 6 and mtu < IPV6_MIN_MTU:
+                raise ConfigError(
+                    f"{each} on an interface of MTU {mtu}, which is what the narrowest path leaves", path=self.path,
+                    line=self.given.line(key), key=key,
+                    expected=f"no IPv6 inside, or a path that leaves {IPV6_MIN_MTU} octets (RFC 8200 §5)",
+                )  # fmt: skip
+
 
 def load_file(path: Path | str) -> TunnelFile:
     """Read a tunnel file and the key files that it names.
@@ -206,7 +223,7 @@ class _Reader:
         for i, address in enumerate(addresses):
             if address.ip in {earlier.ip for earlier in addresses[:i]}:
                 raise self._wrong(f"addresses[{i}]", f"{address.ip} twice", "each address once")
-        if own.mtu and own.mtu < 1280 and any(each.version == 6 for each in addresses):
+        if own.mtu and own.mtu < IPV6_MIN_MTU and any(each.version == 6 for each in addresses):
             raise self._wrong("mtu", f"MTU {own.mtu} with an IPv6 address", "at least 1280 (RFC 8200 §5)")
         if table.metrics.listen:
             self._at = "metrics"
