@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from wesper.cli.top_view import Look, rates, scaled, since, sparkline, view
+from wesper.cli.top_view import Look, as_json, rates, scaled, since, sparkline, view
 from wesper.sa import SAState
 from wesper.tunnel.metrics import Numbers, SANumbers
 
@@ -53,6 +54,25 @@ def test_rates_are_what_grew_in_the_time_between() -> None:
     assert "12" in replay.split()
     assert "5" in replay.split()
     assert "up 1 h 2 min" in text
+
+
+def test_a_dummy_is_no_loss() -> None:
+    text = shown(Look(0.0, replace(START, drops={"DUMMY": 7, "KEEPALIVE": 1})))
+    assert "nothing was dropped" in text
+    assert line(text, "no loss").rstrip() == "no loss: dummy 7, keepalive 1"
+    both = shown(Look(0.0, replace(START, drops={"DUMMY": 7, "REPLAY": 2})))
+    assert line(both, "replay").split()[1] == "2"
+    assert not any(each.startswith("dummy") for each in both.splitlines())
+
+
+def test_json_has_each_count_and_how_it_grew() -> None:
+    found = as_json([Look(0.0, START), Look(2.0, LATER)])
+    assert (found["schema"], found["seconds"]) == (1, 2.0)
+    assert found["rates"]["device_read_packets"] == 50
+    assert found["drops"] == {"REPLAY": 12}
+    assert found["sas"][0]["state"]["packets"] == 110
+    assert as_json([Look(0.0, START)])["rates"] == {}
+    json.dumps(found)
 
 
 def test_the_first_look_has_totals_and_no_rates() -> None:

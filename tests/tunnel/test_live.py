@@ -13,6 +13,8 @@ import pytest
 
 from wesper.errors import ConfigError, KeyMaterialError
 from wesper.lab import Host, pair
+from wesper.tunnel import explain
+from wesper.tunnel.file import load_file
 
 from .ends import INNER, PATIENCE_S, await_ping, ending, eventually, ping, two_ends
 
@@ -160,6 +162,24 @@ def test_a_default_route_through_the_tunnel_spares_its_own_packets(tmp_path: Pat
             )  # the lab's own network is known better
             left.down()
         assert a.run(["ip", "route", "get", "203.0.113.9"], check=False).returncode != 0
+
+
+@pytest.mark.parametrize("mtu", [0, 1300])
+def test_ipv6_inside_a_path_without_room_for_it_is_refused(mtu: int, tmp_path: Path) -> None:
+    with pair(mtu=1500 if mtu else 1300) as lab:
+        left, _ = two_ends(tmp_path, *lab)
+        left.set("tunnel", path_mtu=mtu)
+        for begin in (left.up, lambda: left.host.call(lambda: explain.steps(load_file(left.path)))):
+            with pytest.raises(
+                ConfigError, match=r"left.toml:\d+: interface.addresses\[1\]: fd08::1/64 on an interface"
+            ):
+                begin()
+        left.path.write_text(left.path.read_text().replace(', "fd08::1/64"', ""))
+        with pytest.raises(ConfigError, match=r"left.toml:\d+: tunnel\[0\].networks: fd08::2/128 on an interface"):
+            left.up()
+        left.path.write_text(left.path.read_text().replace(', "fd08::2/128"', ""))
+        with ending(left):
+            left.up()
 
 
 def test_as_a_user_types_it(tmp_path: Path) -> None:

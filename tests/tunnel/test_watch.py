@@ -22,7 +22,7 @@ from wesper.tunnel.export import sas_of_file
 from wesper.tunnel.file import load_file
 from wesper.verdict import DropReason
 
-from .ends import Side, await_ping, ending, eventually, ping, two_ends
+from .ends import Side, add_pair, await_ping, ending, eventually, ping, two_ends
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 LISTEN = "127.0.0.1:9464"
@@ -146,6 +146,22 @@ def test_trace_follows_what_passes_and_names_what_is_dropped(ends: tuple[Side, S
     assert any("SPI 0xffffffff" in step["text"] for step in last["steps"])
 
 
+def test_a_dummy_is_no_drop_for_a_trace(ends: tuple[Side, Side], capsys: pytest.CaptureFixture[str]) -> None:
+    left, right = ends
+    with start(right, "trace", "--live", right.name, "--json", "--count", "1", "--seconds", "20") as tracing:
+        add_pair(left, right)
+        for side in (right, left):
+            side.ask("reload")  # a dummy tries the new pair
+        out, err = tracing.communicate(timeout=30)
+    assert json.loads(out)["packets"][0]["reason"] == "DUMMY"
+    assert tracing.returncode == 0, err
+    capsys.readouterr()
+    assert run(right, "status") == 0
+    shown = capsys.readouterr().out
+    assert "no loss: dummy" in shown
+    assert "dropped:" not in shown
+
+
 def test_top_shows_rates_and_drops(ends: tuple[Side, Side], capsys: pytest.CaptureFixture[str]) -> None:
     left, right = ends
     assert ping(left, right.inner, 3) == 3
@@ -153,6 +169,11 @@ def test_top_shows_rates_and_drops(ends: tuple[Side, Side], capsys: pytest.Captu
     shown = capsys.readouterr().out
     assert shown.count("out, from this host") == 2
     assert f"{left.pair()['out']['spi']:#010x}" in shown
+    assert run(left, "top", "--count", "2", "--every", "0.1", "--json") == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["seconds"] is None
+    assert second["seconds"] >= 0.1
+    assert second["sas"][0]["spi"] == left.pair()["out"]["spi"]
     with pytest.raises(ConfigError, match="every"):
         run(left, "top", "--every", "0")
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..tunnel.metrics import Numbers
+from ..tunnel.metrics import NO_LOSS, Numbers
 from ..verdict import DropReason
 
+SCHEMA = 1
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WAYS = {
     "out": ("device_read", "link_sent"),
     "in": ("link_received", "device_written"),
 }
+_NO_LOSS = sorted(NO_LOSS, key=lambda reason: reason.name)
 _TITLES = {"out": "out, from this host", "in": "in, to this host"}
 
 
@@ -38,6 +40,24 @@ def view(looks: Sequence[Look]) -> RenderableType:
     about = f"  {interface}{last.engine} engine, up {since(last.uptime_seconds)}"
     head = Text.assemble((last.name, "bold"), about)
     return Group(head, Text(), _traffic(looks), Text(), _sas(looks[-1], before), Text(), _drops(looks[-1], before))
+
+
+def as_json(looks: Sequence[Look]) -> dict[str, Any]:
+    """Return the last look with stable names, and how fast what it counts has grown since the one before."""
+    last, two = looks[-1].numbers, [*looks][-2:]
+    seconds = looks[-1].now - looks[-2].now if len(looks) > 1 else None
+    return {
+        "schema": SCHEMA,
+        "name": last.name,
+        "interface": last.interface,
+        "engine": last.engine,
+        "uptime_seconds": last.uptime_seconds,
+        "seconds": seconds,
+        "rates": {key: rates(two, key)[0] for key in last.counts} if seconds else {},
+        "loop_counts": dict(last.counts),
+        "drops": dict(last.drops),
+        "sas": [asdict(sa) for sa in last.sas],
+    }
 
 
 def rates(looks: Sequence[Look], key: str) -> list[float]:
@@ -131,11 +151,13 @@ def _drops(look: Look, before: Look | None) -> RenderableType:
     rows: dict[str, tuple[int, str]] = {}
     for reason in DropReason:
         count = look.numbers.drops.get(reason.name, 0)
-        if count:
+        if count and reason not in NO_LOSS:
             rows[reason.name] = count, reason.sentence
     earlier: Mapping[str, int] = {} if before is None else before.numbers.drops
     seconds = 0.0 if before is None else look.now - before.now
     for name, (count, sentence) in sorted(rows.items(), key=lambda row: -row[1][0]):
         rate = max(count - earlier.get(name, 0), 0) / seconds if seconds > 0 else 0.0
         table.add_row(Text(name.lower(), "red"), f"{count:,}", scaled(rate, "").rstrip(), sentence)
-    return table if rows else Text("nothing was dropped", "dim")
+    ended = [f"{each.name.lower()} {n:,}" for each in _NO_LOSS if (n := look.numbers.drops.get(each.name, 0))]
+    dropped = table if rows else Text("nothing was dropped", "dim")
+    return Group(dropped, Text(), Text(f"no loss: {', '.join(ended)}", "dim")) if ended else dropped

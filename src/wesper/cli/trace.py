@@ -17,6 +17,7 @@ from ..keying import load_keys
 from ..pcap import ip_offset
 from ..pcap.trace import Trace, Tracer
 from ..sa import Direction
+from ..tunnel.metrics import NO_LOSS
 from ..tunnel.tapping import walk_of
 from ..tunnel.watching import names_of
 from . import CHECK_FAILED, IO_TROUBLE
@@ -48,7 +49,7 @@ def trace(
 
     With --keys the packets meet the SAs of a key file one after another, as they would at a peer that has been there
     from the first packet on: windows move, numbers are used up. With --live they are those of a running tunnel, as they
-    pass, until Ctrl-C. Exits with 1 if any was dropped.
+    pass, until Ctrl-C. Exits with 1 if any was dropped; a dummy or a NAT keepalive ends where it should.
 
     Parameters
     ----------
@@ -129,8 +130,9 @@ class _Printer:
     def show(self, stamp: int | None, found: Trace) -> None:
         """Show a packet's walk, unless only drops are wanted and this is none."""
         self._number += 1
-        self.dropped += found.reason is not None
-        if self._drops and found.reason is None:
+        dropped = found.reason is not None and found.reason not in NO_LOSS
+        self.dropped += dropped
+        if self._drops and not dropped:
             return
         self.shown += 1
         if self._json:
@@ -153,6 +155,6 @@ def _title(number: int, stamp: int | None, found: Trace) -> str:
 
 def _ending(found: Trace) -> str:
     if found.reason is not None:
-        return f"dropped: {found.reason.verdict}"
+        return f"{'ended' if found.reason in NO_LOSS else 'dropped'}: {found.reason.verdict}"
     octets = f", {len(found.result):,} octets" if found.result else ""
     return f"{'protected' if found.direction is Direction.OUT else 'delivered'}{octets}"

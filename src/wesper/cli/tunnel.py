@@ -16,8 +16,9 @@ from ..errors import ConfigError, ExitCode
 from ..tunnel import explain as explaining
 from ..tunnel import keygen as keys
 from ..tunnel import service
-from ..tunnel.control import ControlClient, DaemonGone, running
+from ..tunnel.control import SCHEMA, ControlClient, DaemonGone, running
 from ..tunnel.file import TunnelFile, load_file
+from ..tunnel.metrics import NO_LOSS
 from ..tunnel.places import default_run_dir
 from .packet_view import PIPED_COLUMNS
 
@@ -25,7 +26,7 @@ _Json = Annotated[bool, Parameter(negative=(), show_default=False)]
 _GONE_S = 30.0
 
 
-def up(file: Path, /, *, foreground: bool = False, dry_run: bool = False) -> int:
+def up(file: Path, /, *, foreground: bool = False, dry_run: bool = False, json: _Json = False) -> int:
     """Bring a tunnel up; returns when it carries packets.
 
     Parameters
@@ -36,21 +37,40 @@ def up(file: Path, /, *, foreground: bool = False, dry_run: bool = False) -> int
         Stay, for service managers; events go to standard error.
     dry_run
         Say what would be done, and do nothing.
+    json
+        Print one JSON object; not with --foreground.
     """
+    if json and foreground:
+        raise ConfigError("with --foreground", key="--json", expected='[log] format = "json": events as they come')
     settings = load_file(file)
     if dry_run:
-        for step in explaining.steps(settings):
-            print(step)
+        steps = explaining.steps(settings)
+        if json:
+            _print_json(name=settings.name, dry_run=True, steps=steps)
+        else:
+            print("\n".join(steps))
         return 0
     if foreground:
         service.serve(settings, lambda sentence: print(f"{settings.name}: {sentence}", flush=True))
         return 0
-    process = service.start(settings, lambda sentence: print(f"{settings.name}: {sentence}"))
+    did: list[str] = []
+    process = service.start(settings, did.append if json else lambda each: print(f"{settings.name}: {each}"))
+    if json:
+        _print_json(name=settings.name, dry_run=False, steps=did, pid=process, log=service.log_path(settings))
+        return 0
     print(f"{settings.name} is up: pid {process}, events in {service.log_path(settings)}")
     return 0
 
 
-def down(name: str | None = None, /, *, drain_seconds: float = 0.2, run_dir: Path | None = None) -> int:
+def down(
+    name: str | None = None,
+    /,
+    *,
+    drain_seconds: float = 0.2,
+    dry_run: bool = False,
+    json: _Json = False,
+    run_dir: Path | None = None,
+) -> int:
     """End a tunnel: no more packets are taken, those on their way are delivered, and what was made is taken away.
 
     Parameters
@@ -59,33 +79,57 @@ def down(name: str | None = None, /, *, drain_seconds: float = 0.2, run_dir: Pat
         Of the interface, or the tunnel file; by default the only one that runs.
     drain_seconds
         How long packets from the peer are still taken.
+    dry_run
+        Say what would be taken away, and do nothing.
+    json
+        Print one JSON object.
     run_dir
         Where its socket is, if the file names another place than the usual one.
     """
     path = socket_of(name, run_dir)
     with ControlClient(path) as client:
+        if dry_run:
+            found = client.ask("status")
+            steps = [f"end pid {found['pid']}", f"remove the interface {found['interface']['name']}"]
+            steps += [f"undo: {step}" for step in found["routes"]]
+            if json:
+                _print_json(name=found["name"], dry_run=True, steps=steps)
+            else:
+                print("\n".join(steps))
+            return 0
         client.ask("down", drain_seconds=drain_seconds)
         for _ in client.lines():
             pass  # until it closes the connection, at its end
     until = time.monotonic() + _GONE_S
     while path.exists() and time.monotonic() < until:
         time.sleep(0.01)
-    print(f"{path.name.removesuffix('.sock')} is down")
+    name = path.name.removesuffix(".sock")
+    if json:
+        _print_json(name=name, dry_run=False, steps=[])
+    else:
+        print(f"{name} is down")
     return 0
 
 
-def reload(file: Path, /) -> int:
+def reload(file: Path, /, *, dry_run: bool = False, json: _Json = False) -> int:
     """Change a running tunnel to its file as it is now: new SAs beside the old ones, without losing a packet.
 
     Parameters
     ----------
     file
         The tunnel file.
+    dry_run
+        Say what would change, and change nothing.
+    json
+        Print one JSON object.
     """
     settings = load_file(file)
     with ControlClient(settings.run_dir / f"{settings.name}.sock") as client:
-        did = client.ask("reload", path=str(file.absolute()))["did"]
-    for sentence in did or ["nothing has changed"]:
+        did = client.ask("reload", path=str(file.absolute()), dry_run=dry_run)["did"]
+    if json:
+        _print_json(name=settings.name, dry_run=dry_run, did=did)
+        return 0
+    for sentence in did or ["nothing would change" if dry_run else "nothing has changed"]:
         print(f"{settings.name}: {sentence}")
     return 0
 
@@ -138,6 +182,7 @@ def check(file: Path, /, *, explain: bool = False, json: _Json = False) -> int:
     elif explain:
         print(explaining.as_text(settings), end="")
     else:
+        explaining.steps(settings)  # what only this host's routes can tell
         pairs = sum(len(each.pairs) for each in settings.tunnels)
         print(f"{file}: interface {settings.name}, {len(settings.tunnels)} tunnel(s), {pairs} pair(s) of SAs: fine")
     return 0
@@ -253,6 +298,10 @@ def _path(name: str, run_dir: Path | None) -> Path:
     return (run_dir or default_run_dir()) / f"{name}.sock"
 
 
+def _print_json(**found: object) -> None:
+    print(json_module.dumps({"schema": SCHEMA, **found}, indent=2))
+
+
 def _print(found: dict[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else PIPED_COLUMNS, highlight=False)
     interface = found["interface"]
@@ -283,8 +332,10 @@ def _print(found: dict[str, Any]) -> None:
             )
     console.print(table)
     losses = {**{k: v for k, v in found["loop_counts"].items() if v and "_packets" not in k and "_octets" not in k}}
-    losses.update(found["drops"])
-    if losses:
-        console.print("counted: " + ", ".join(f"{name} {count}" for name, count in losses.items()))
+    ended = {name: count for name, count in found["drops"].items() if name in {each.name for each in NO_LOSS}}
+    dropped = {name: count for name, count in found["drops"].items() if name not in ended}
+    for title, counts in (("dropped", dropped), ("no loss", ended), ("loop", losses)):
+        if counts:
+            console.print(f"{title}: " + ", ".join(f"{name.lower()} {count:,}" for name, count in counts.items()))
     for name, why in found["trouble"].items():
         console.print(f"trouble: {name}: {why}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json as json_module
 import sys
 import time
 from collections import deque
@@ -23,7 +24,7 @@ from ..tunnel.tapping import SeenFile
 from ..tunnel.watching import numbers_of, scraped, tapped
 from . import CHECK_FAILED
 from .packet_view import console_for_packets
-from .top_view import Look, view
+from .top_view import Look, as_json, view
 from .tunnel import socket_of
 
 _LOOKS = 60
@@ -154,6 +155,7 @@ def top(
     *,
     every: float = 1.0,
     count: Annotated[int, Parameter(name=("--count", "-c"))] = 0,
+    json: bool = False,
     run_dir: Path | None = None,
 ) -> int:
     """Watch a running tunnel: rates both ways, each SA's numbers, and what was dropped and why.
@@ -168,6 +170,8 @@ def top(
         Seconds between two looks.
     count
         Stop after so many looks; 0 goes on.
+    json
+        Print one JSON object a look, each on a line.
     run_dir
         Where the tunnel's socket is, if not where it is by default.
     """
@@ -176,13 +180,15 @@ def top(
     console = console_for_packets()
     looks: deque[Look] = deque(maxlen=_LOOKS)
     with connect(name, run_dir) as client, contextlib.ExitStack() as stack, contextlib.suppress(KeyboardInterrupt):
-        live = Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else None
+        live = Live(console=console, auto_refresh=False, screen=True) if console.is_terminal and not json else None
         if live is not None:
             stack.enter_context(live)
         number = 0
         while True:
             looks.append(Look(time.monotonic(), numbers_of(client.ask("status"))))
-            if live is not None:
+            if json:
+                print(json_module.dumps(as_json(looks)), flush=True)
+            elif live is not None:
                 live.update(view(looks), refresh=True)
             else:
                 console.print(view(looks), "")

@@ -8,7 +8,7 @@ are let in (SO_PEERCRED).
 |---|---|---|
 | `status` | | all that `wesper status --json` prints |
 | `counters` | | `loop`: COUNTS of loop.py; `drops`: the engine's by reason; `counters`: by the names of xfrm_stat |
-| `reload` | `path` (of the same file if left out) | `did`: what has changed, in words |
+| `reload` | `path` (of the same file if left out), `dry_run` | `did`: what has changed, or would, in words |
 | `down` | `drain_seconds` | answered when the daemon is about to end; then the connection ends |
 | `events` | `follow` | `events`: the last ones; with `follow` each further one as a line of its own |
 | `tap`, `keys` | | see watching.py |
@@ -294,7 +294,8 @@ def _counters(daemon: Daemon, _: Connection, request: dict[str, Any]) -> dict[st
 
 def _reload(daemon: Daemon, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
     path = request.get("path")
-    return {"did": daemon.reload(Path(path) if isinstance(path, str) else None)}
+    dry_run = request.get("dry_run") is True
+    return {"did": daemon.reload(Path(path) if isinstance(path, str) else None, dry_run=dry_run)}
 
 
 def _down(daemon: Daemon, connection: Connection, request: dict[str, Any]) -> None:

@@ -27,13 +27,13 @@ from ..engine.interface import SECOND
 from ..errors import ConfigError, WesperError
 from ..protocols.ip import IPAddress
 from ..sa import Mode
-from ..verdict import DropReason
 from .control import SCHEMA, ControlServer
 from .device import Device, open_device
 from .events import EventLog
 from .file import TunnelFile, TunnelSettings, load_file
 from .link import Link, LinkKind, local_address, open_link, path_mtu
 from .loop import Loop, LoopOptions, now_ns
+from .metrics import NO_LOSS
 from .pairs import Tunnel
 from .path_mtu import PathMessages
 from .places import make_own
@@ -56,7 +56,6 @@ _LOSSES: Final = (
     "device_full", "device_down", "device_refused", "link_full", "link_too_big", "link_unreachable", "bypassed",
     "slow_lost",
 )  # fmt: skip
-_ANSWERED: Final = (DropReason.KEEPALIVE, DropReason.DUMMY)
 
 
 class Daemon:
@@ -152,6 +151,7 @@ class Daemon:
             undo.callback(link.close)
             self.links.append(link)
             self._did(f"listens on {link}")
+        file.check_mtu(self.inner_mtu())
         native = self.engine.name == "native" and _native_loop() is not None
         self.device = open_device(
             file.name,
@@ -442,7 +442,7 @@ class Daemon:
     def _tell_losses(self) -> None:
         counts = self.loop.counts()
         found = {name: counts.get(name, 0) for name in _LOSSES}
-        found.update({reason.name: n for reason, n in self.engine.drops().items() if reason not in _ANSWERED})
+        found.update({reason.name: n for reason, n in self.engine.drops().items() if reason not in NO_LOSS})
         grown = {name: n - self._told.get(name, 0) for name, n in found.items() if n > self._told.get(name, 0)}
         if grown:
             self.events.tell("lost", **grown)
@@ -454,13 +454,15 @@ class Daemon:
         with contextlib.suppress(WesperError, OSError):
             self.reload(None)
 
-    def reload(self, path: Path | None) -> list[str]:
-        """Read the file again and change to it; returns what was done, in words.
+    def reload(self, path: Path | None, *, dry_run: bool = False) -> list[str]:
+        """Read the file again and change to it; returns what was done, in words.   dry_run: what would be.
 
         Raises ConfigError for what is wrong in it, and for what can't be changed in a running tunnel; then nothing is.
         """
         from .reload import change
 
+        if dry_run:
+            return change(self, load_file(path or self.file.path), dry_run=True)
         try:
             file = load_file(path or self.file.path)
             did = change(self, file)

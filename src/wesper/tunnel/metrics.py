@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from .. import __version__
 from ..sa import SAState
@@ -42,6 +43,8 @@ class Numbers:
     events: Mapping[str, int] = field(default_factory=dict)
 
 
+NO_LOSS: Final = frozenset({DropReason.KEEPALIVE, DropReason.DUMMY})
+"""What an engine counts as it counts drops though nobody has lost anything: packets that were never to go further."""
 _SIDES = {"device": ("read", "written"), "link": ("sent", "received")}
 _WAYS = {"read": "out", "sent": "out", "written": "in", "received": "in"}
 _TRAFFIC = frozenset(
