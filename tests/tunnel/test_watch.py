@@ -95,7 +95,9 @@ def test_metrics_over_http_and_from_the_command_line(
     assert value(printed, "wesper_events_total", event="pair_proven") == 1
 
 
-def test_capture_has_both_sides_of_what_passes_and_keys_open_it(ends: tuple[Side, Side], tmp_path: Path) -> None:
+def test_capture_has_both_sides_of_what_passes_and_keys_open_it(
+    ends: tuple[Side, Side], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     left, right = ends
     path, keys, unread = tmp_path / "seen.pcapng", tmp_path / "keys.toml", tmp_path / "esp_sa"
     with start(left, "capture", left.name, "-o", str(path), "--seconds", "3") as capturing:
@@ -115,6 +117,13 @@ def test_capture_has_both_sides_of_what_passes_and_keys_open_it(ends: tuple[Side
     opener = Opener(load_keys(keys))
     opened = [each.packet for each in opener.open(found[1, "out"]) if each.reason is not DropReason.DUMMY]
     assert [packet for packet in opened if packet[9:10] == b"\1"] == echoes
+    capsys.readouterr()
+    outer = len(found[1, "out"]) + len(found[1, "in"])
+    for way, number in (((), outer), (("--outbound",), len(seen) - outer)):
+        app(
+            ["trace", str(path), "--keys", str(keys), "--json", *way], exit_on_error=False, result_action="return_value"
+        )
+        assert len(json.loads(capsys.readouterr().out)["packets"]) == number
     assert run(left, "keys", "-o", str(unread)) == 0
     assert unread.read_text().count("AES-GCM with 16 octet ICV") == 2
 

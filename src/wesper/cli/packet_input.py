@@ -19,9 +19,12 @@ _CAPTURES = (*MAGICS, b"\n\r\r\n", b"\x1f\x8b")  # pcap, pcapng, gzip
 
 
 def packets_of(
-    what: str, link_type: LinkType, truncated: list[CaptureError]
+    what: str, link_type: LinkType, truncated: list[CaptureError], leave_out: str = "\0"
 ) -> Iterator[tuple[int | None, int, bytes]]:
-    """Yield (time, link type, octets) of each packet.   truncated: gets the error if a capture's end is missing."""
+    """Yield (time, link type, octets) of each packet.   truncated: gets the error if a capture's end is missing.
+
+    leave_out: how the names of a capture's interfaces end whose packets are left out.
+    """
     if what == "-":
         start = cast(BufferedReader, sys.stdin.buffer).peek(4)[:4]
         path = "-"
@@ -35,7 +38,9 @@ def packets_of(
     if not start or start.startswith(_CAPTURES):
         with open_capture(path, on_truncated=truncated.append) as capture:
             for record in capture:
-                yield record.timestamp_ns, record.link_type, record.data
+                interface = capture.interfaces[record.interface] if record.interface < len(capture.interfaces) else None
+                if interface is None or not (interface.name or "").endswith(leave_out):
+                    yield record.timestamp_ns, record.link_type, record.data
         return
     text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     name = "<stdin>" if path == "-" else path

@@ -48,8 +48,9 @@ def trace(
     """Follow packets through the stages of an engine, and say where each ended and why.
 
     With --keys the packets meet the SAs of a key file one after another, as they would at a peer that has been there
-    from the first packet on: windows move, numbers are used up. With --live they are those of a running tunnel, as they
-    pass, until Ctrl-C. Exits with 1 if any was dropped; a dummy or a NAT keepalive ends where it should.
+    from the first packet on: windows move, numbers are used up. Of what `wesper capture` wrote one side is followed, the
+    outer one, or with --outbound the inner one. With --live they are those of a running tunnel, as they pass, until
+    Ctrl-C. Exits with 1 if any was dropped; a dummy or a NAT keepalive ends where it should.
 
     Parameters
     ----------
@@ -85,8 +86,10 @@ def trace(
     tracer = Tracer(load_keys(keys), engine)
     truncated: list[CaptureError] = []
     printer = _Printer(drops, whole, json)
+    # `wesper capture` writes both sides: the other one's packets have not met what is traced.
+    seen = packets_of(what, LINKS[link], truncated, "/outer" if outbound else "/inner")
     with printer:
-        for stamp, link_type, octets in islice(packets_of(what, LINKS[link], truncated), count or None):
+        for stamp, link_type, octets in islice(seen, count or None):
             at = ip_offset(link_type, octets)
             packet = octets if at is None else octets[at:]
             printer.show(stamp, tracer.outbound(packet) if outbound else tracer.inbound(packet))
