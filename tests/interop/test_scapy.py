@@ -79,6 +79,7 @@ def inner(shape: str) -> bytes:
 
 
 def parsed(octets: bytes) -> Any:
+    import scapy.layers.ipsec  # noqa: F401 - makes ESP known as what follows IP
     from scapy.layers.inet import IP
     from scapy.layers.inet6 import IPv6
 
