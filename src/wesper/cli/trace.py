@@ -48,8 +48,8 @@ def trace(
     """Follow packets through the stages of an engine, and say where each ended and why.
 
     With --keys the packets meet the SAs of a key file one after another, as they would at a peer that has been there
-    from the first packet on: windows move, numbers are used up. Of what `wesper capture` wrote one side is followed, the
-    outer one, or with --outbound the inner one. With --live they are those of a running tunnel, as they pass, until
+    from the first packet on: windows move, numbers are used up. Of what `wesper capture` wrote one side is followed:
+    the outer one, or with --outbound the inner one. With --live they are those of a running tunnel, as they pass, until
     Ctrl-C. Exits with 1 if any was dropped; a dummy or a NAT keepalive ends where it should.
 
     Parameters
