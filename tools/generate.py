@@ -17,6 +17,7 @@ from wesper.wire import diagram
 from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
 from wesper.wire.ipv4 import IPv4
 from wesper.wire.ipv6 import IPv6
+from wesper.wire.psp import PSP
 from wesper.wire.udp import UDP
 
 _ROOT = Path(__file__).parents[1]
@@ -28,8 +29,8 @@ def drops() -> str:
         "# Drops and counters",
         "",
         "Every packet that an engine does not deliver is dropped for one of these reasons. `verdict` is its name in",
-        "vectors and JSON, `counter` the one it raises, named as in `/proc/net/xfrm_stat`; a reason without one is no",
-        "error.",
+        "vectors and JSON, `counter` the one it raises, named as in `/proc/net/xfrm_stat` (PSP's as in the kernel's",
+        "PSP statistics); a reason without one is no error.",
         "Written from `src/wesper/verdict.py` by `tools/generate.py`.",
         "",
         "| code | reason | verdict | counter | when | source |",
@@ -51,7 +52,7 @@ def formats() -> str:
         "Drawn from the declarations in `src/wesper/wire/` by `tools/generate.py`. Names in the tables are those of",
         "`wesper dissect`, and Wireshark's where it has one.",
     ]
-    for header in (ESP, ESPTrailer, BEETPseudoHeader, UDP, IPv4, IPv6):
+    for header in (ESP, ESPTrailer, BEETPseudoHeader, PSP, UDP, IPv4, IPv6):
         lines += ["", f"## {header.TITLE}", "", f"Source: {header.SOURCE}.", "", "```text", diagram(header), "```", ""]
         lines += ["| field | bits | name | meaning | source |", "|---|---|---|---|---|"]
         for f in header.FIELDS:

@@ -2,7 +2,8 @@
 
 ``DropReason`` is the one list of reasons. Counters, ``--json`` names, the docs' table and the native engine's
 ``verdict.rs`` (written by ``tools/generate.py``) come from it. Counter names are those of
-``/proc/net/xfrm_stat`` (net/xfrm/xfrm_proc.c).
+``/proc/net/xfrm_stat`` (net/xfrm/xfrm_proc.c), PSP's those of the kernel's
+statistics (Documentation/netlink/specs/psp.yaml).
 """
 
 from __future__ import annotations
@@ -121,9 +122,115 @@ class DropReason(enum.Enum):
         "the SA may not use the next sequence number yet",
         "RFC 4106 §3.1",
     )
+    # PSP inbound, in the order of a packet's walk. Sources: docs/psp.md names the documents.
+    PSP_BAD_IP = (
+        64,
+        "bad_ip",
+        "rx_error",
+        "the outer IP header is malformed, or longer than what arrived",
+        "RFC 791 §3.1",
+    )
+    PSP_FRAGMENT = (
+        65,
+        "fragment",
+        "rx_error",
+        "still a fragment: reassemble before PSP",
+        "PSP NIC Receive Processing",
+    )
+    PSP_BAD_UDP = (66, "bad_udp", "rx_error", "the UDP length is not that of the IP payload", "PSP UDP Header")
+    PSP_CHECKSUM = (67, "bad_checksum", "rx_error", "a UDP checksum is there and wrong", "RFC 768")
+    PSP_TRUNCATED = (68, "truncated", "rx_error", "too short for PSP header and ICV", "PSP Header Version 0")
+    PSP_ALWAYS_ONE = (69, "bad_header", "rx_bad", "the bit that is always 1 is 0", "PSP Header Version 0")
+    PSP_VERSION = (70, "bad_version", "rx_bad", "unknown version, or one that is not enabled", "PSP Header Version 0")
+    PSP_HEADER_LENGTH = (
+        71,
+        "bad_header_length",
+        "rx_error",
+        "Hdr Ext Len has no room for header or cookie, or reaches past the packet",
+        "PSP Header Version 0",
+    )
+    PSP_CRYPT_OFFSET = (
+        72,
+        "bad_crypt_offset",
+        "rx_error",
+        "Crypt Offset reaches past the payload",
+        "PSP Header Version 0",
+    )
+    PSP_SPI = (73, "bad_spi", "rx_bad", "a reserved SPI: its low 31 bits are zero", "net/psp/psp_nl.c")
+    PSP_NO_DEVICE_KEY = (
+        74,
+        "no_device_key",
+        "rx_bad",
+        "the SPI points to a device key that is not there",
+        "PSP Master Key",
+    )
+    PSP_AUTH = (75, "auth", "rx_auth_fail", "the ICV does not fit", "PSP NIC Receive Processing")
+    PSP_SAMPLED = (
+        76,
+        "sampled",
+        "rx_sampled",
+        "authentic, with the bit that says drop after sampling",
+        "PSP Header Version 0",
+    )
+    PSP_EMPTY = (77, "empty", "", "authentic, and nothing inside", "PSP NIC Receive Processing")
+    PSP_BAD_INNER = (
+        78,
+        "bad_inner",
+        "rx_error",
+        "the inner packet does not fit Next Header",
+        "PSP NIC Receive Processing",
+    )
+    PSP_ECN_DROP = (
+        79,
+        "ecn_drop",
+        "rx_error",
+        "outer CE on an inner packet that is not ECN-capable",
+        "RFC 6040 §4.2",
+    )
+    # PSP outbound.
+    PSP_OUT_BAD_PACKET = (
+        88,
+        "bad_packet",
+        "tx_error",
+        "what should be protected is not an IP packet",
+        "PSP NIC Transmit Processing",
+    )
+    PSP_OUT_MODE = (
+        89,
+        "mode_error",
+        "tx_error",
+        "a fragment, or IP in IP, in transport mode",
+        "PSP NIC Transmit Processing",
+    )
+    PSP_OUT_SPI = (90, "bad_spi", "tx_error", "a reserved SPI: its low 31 bits are zero", "net/psp/psp_nl.c")
+    PSP_OUT_NO_KEY = (
+        91,
+        "no_key",
+        "tx_error",
+        "no association of this number, or it was removed",
+        "PSP NIC Transmit Processing",
+    )
+    PSP_OUT_CRYPT_OFFSET = (
+        92,
+        "bad_crypt_offset",
+        "tx_error",
+        "Crypt Offset reaches past the payload",
+        "PSP Header Version 0",
+    )
+    PSP_OUT_TOO_BIG = (
+        93,
+        "too_big",
+        "tx_error",
+        "larger than the path takes, and may not be fragmented",
+        "PSP NIC Transmit Processing",
+    )
+    PSP_OUT_IV = (94, "iv_exhausted", "tx_error", "no IV is left that was never used", "PSP IV Generation")
+    PSP_OUT_EXPIRED = (95, "expired", "tx_error", "the association is past a hard limit", "PSP Security Association")
 
 
 REASON_BY_CODE: dict[int, DropReason] = {reason.code: reason for reason in DropReason}
+# Those of PSP's engines; all others are those of engines that hold SAs. NOT_FOR_US is of both.
+PSP_REASONS: frozenset[DropReason] = frozenset(reason for reason in DropReason if reason.name.startswith("PSP_"))
 
 # net/xfrm/xfrm_proc.c, in the kernel's order.
 COUNTERS: tuple[str, ...] = (
@@ -159,6 +266,25 @@ COUNTERS: tuple[str, ...] = (
     "XfrmInStateDirError",
     "XfrmInIptfsError",
     "XfrmOutNoQueueSpace",
+)
+
+# Documentation/netlink/specs/psp.yaml, attribute set `stats`, and behind them what only we count: octets of failed
+# packets, and packets that were sampled and thrown away.
+PSP_COUNTERS: tuple[str, ...] = (
+    "key_rotations",
+    "stale_events",
+    "rx_packets",
+    "rx_bytes",
+    "rx_auth_fail",
+    "rx_error",
+    "rx_bad",
+    "tx_packets",
+    "tx_bytes",
+    "tx_error",
+    "rx_auth_fail_bytes",
+    "rx_error_bytes",
+    "rx_bad_bytes",
+    "rx_sampled",
 )
 
 

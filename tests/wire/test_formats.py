@@ -14,6 +14,7 @@ from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
 from wesper.wire.ipv4 import IPv4
 from wesper.wire.ipv6 import IPv6, IPv6Extension, IPv6Fragment
 from wesper.wire.link import VLAN, Ethernet
+from wesper.wire.psp import PSP
 from wesper.wire.transport import ICMP, TCP
 from wesper.wire.udp import UDP
 
@@ -97,6 +98,31 @@ FOREIGN: list[tuple[type[Header], str, dict[str, int], dict[str, Any]]] = [
     ),
     (Ethernet, "0200000000020200000000010800", {}, {"destination": bytes.fromhex("020000000002"), "ethertype": 0x0800}),
     (VLAN, "600a86dd", {}, {"priority": 3, "dei": 0, "vid": 10, "ethertype": 0x86DD}),
+    # google/psp's reference encryptor: vectors/psp.json, e_v6_transport_vc_split_co1 (half of its cookie is encrypted).
+    (
+        PSP,
+        "110201038a0b0c0d000000000000000100000000" + "57232842",
+        {},
+        {
+            "next_header": 17,
+            "header_units": 2,
+            "crypt_offset_words": 1,
+            "version": 0,
+            "cookie_present": 1,
+            "always_one": 1,
+            "spi": 0x8A0B0C0D,
+            "iv": 1,
+            "cookie": bytes.fromhex("0000000057232842"),
+            "extension": b"",
+        },
+    ),
+    # Scapy's documentation of its PSP layer.
+    (
+        PSP,
+        "04010501112233440102030405060708",
+        {},
+        {"next_header": 4, "crypt_offset_words": 5, "version": 0, "spi": 0x11223344, "iv": 0x0102030405060708},
+    ),
     (ESPTrailer, "0229", {}, {"pad_length": 2, "next_header": 41}),
     (
         BEETPseudoHeader,
@@ -176,7 +202,7 @@ def test_every_field_names_its_source_and_stands_where_walk_says(header: type[He
     octets = made.build()
     whole = int.from_bytes(octets, "big")
     for f, value, first, width in made.walk():
-        assert f.source.startswith(("RFC ", "IEEE "))
+        assert f.source.startswith(("RFC ", "IEEE ", "PSP "))
         assert f.meaning
         if isinstance(value, int):
             assert whole >> (8 * len(octets) - first - width) & ((1 << width) - 1) == value

@@ -58,14 +58,62 @@ pub enum DropReason {
     OutTooBig = 38,
     /// the SA may not use the next sequence number yet (RFC 4106 §3.1).
     OutNotReserved = 39,
+    /// the outer IP header is malformed, or longer than what arrived (RFC 791 §3.1).
+    PspBadIp = 64,
+    /// still a fragment: reassemble before PSP (PSP NIC Receive Processing).
+    PspFragment = 65,
+    /// the UDP length is not that of the IP payload (PSP UDP Header).
+    PspBadUdp = 66,
+    /// a UDP checksum is there and wrong (RFC 768).
+    PspChecksum = 67,
+    /// too short for PSP header and ICV (PSP Header Version 0).
+    PspTruncated = 68,
+    /// the bit that is always 1 is 0 (PSP Header Version 0).
+    PspAlwaysOne = 69,
+    /// unknown version, or one that is not enabled (PSP Header Version 0).
+    PspVersion = 70,
+    /// Hdr Ext Len has no room for header or cookie, or reaches past the packet (PSP Header Version 0).
+    PspHeaderLength = 71,
+    /// Crypt Offset reaches past the payload (PSP Header Version 0).
+    PspCryptOffset = 72,
+    /// a reserved SPI: its low 31 bits are zero (net/psp/psp_nl.c).
+    PspSpi = 73,
+    /// the SPI points to a device key that is not there (PSP Master Key).
+    PspNoDeviceKey = 74,
+    /// the ICV does not fit (PSP NIC Receive Processing).
+    PspAuth = 75,
+    /// authentic, with the bit that says drop after sampling (PSP Header Version 0).
+    PspSampled = 76,
+    /// authentic, and nothing inside (PSP NIC Receive Processing).
+    PspEmpty = 77,
+    /// the inner packet does not fit Next Header (PSP NIC Receive Processing).
+    PspBadInner = 78,
+    /// outer CE on an inner packet that is not ECN-capable (RFC 6040 §4.2).
+    PspEcnDrop = 79,
+    /// what should be protected is not an IP packet (PSP NIC Transmit Processing).
+    PspOutBadPacket = 88,
+    /// a fragment, or IP in IP, in transport mode (PSP NIC Transmit Processing).
+    PspOutMode = 89,
+    /// a reserved SPI: its low 31 bits are zero (net/psp/psp_nl.c).
+    PspOutSpi = 90,
+    /// no association of this number, or it was removed (PSP NIC Transmit Processing).
+    PspOutNoKey = 91,
+    /// Crypt Offset reaches past the payload (PSP Header Version 0).
+    PspOutCryptOffset = 92,
+    /// larger than the path takes, and may not be fragmented (PSP NIC Transmit Processing).
+    PspOutTooBig = 93,
+    /// no IV is left that was never used (PSP IV Generation).
+    PspOutIv = 94,
+    /// the association is past a hard limit (PSP Security Association).
+    PspOutExpired = 95,
 }
 
 /// Number of codes: one more than the highest.
-pub const CODES: usize = 40;
+pub const CODES: usize = 96;
 
 impl DropReason {
     /// Every reason, in the order of a packet's walk.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 50] = [
         Self::NotForUs,
         Self::TruncatedHeader,
         Self::Truncated,
@@ -92,5 +140,29 @@ impl DropReason {
         Self::OutMode,
         Self::OutTooBig,
         Self::OutNotReserved,
+        Self::PspBadIp,
+        Self::PspFragment,
+        Self::PspBadUdp,
+        Self::PspChecksum,
+        Self::PspTruncated,
+        Self::PspAlwaysOne,
+        Self::PspVersion,
+        Self::PspHeaderLength,
+        Self::PspCryptOffset,
+        Self::PspSpi,
+        Self::PspNoDeviceKey,
+        Self::PspAuth,
+        Self::PspSampled,
+        Self::PspEmpty,
+        Self::PspBadInner,
+        Self::PspEcnDrop,
+        Self::PspOutBadPacket,
+        Self::PspOutMode,
+        Self::PspOutSpi,
+        Self::PspOutNoKey,
+        Self::PspOutCryptOffset,
+        Self::PspOutTooBig,
+        Self::PspOutIv,
+        Self::PspOutExpired,
     ];
 }
