@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .engine.batch import Results
 from .engine.events import Event
+from .protocols.psp import Profile as PythonPspProfile
 from .sa import Policy
 from .sa import Profile as PythonProfile
 from .verdict import Verdict
@@ -168,6 +169,82 @@ def cbc(key: bytes, iv: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
 def hmac(suite: str, auth_key: bytes, data: bytes) -> bytes:
     """Return the MAC of a suite with a separate one, cut to its ICV."""
 
+def psp_derive_key(device_key: bytes, spi: int, version: int) -> bytes:
+    """Return the key of one SPI under a device key."""
+
+def psp_derive_keys(
+    device_key: bytes, spis: NDArray[np.uint32], version: int, out: NDArray[np.uint8], threads: int
+) -> None:
+    """Write the keys of many SPIs under a device key into an array.   out: one dimension, all keys long."""
+
+def psp_input_blocks(spi: int, version: int) -> list[bytes]:
+    """Return what the derivation's PRF takes, a block for each 16 octets of key."""
+
+class PspProfile:
+    """A PSP profile made ready on the native side."""
+
+    def __new__(cls, profile: PythonPspProfile) -> Self: ...
+
+class PspEngine:
+    """PSP's device keys and packets, for `psp/native.py` to build on.   Batches release the GIL."""
+
+    def __new__(
+        cls, port: int, versions: Sequence[int], verify_checksum: bool, hash_key: bytes, provider: str | None = None
+    ) -> Self: ...
+    def set_device_key(self, slot: int, key: bytes | None) -> None: ...
+    def derive_key(self, spi: int, version: int) -> bytes | None: ...
+    def derive_keys(self, spis: NDArray[np.uint32], version: int, out: NDArray[np.uint8]) -> int | None: ...
+    def seal(self, key: bytes, packet: bytes) -> bytes | None: ...
+    def open(self, key: bytes, sealed: bytes) -> tuple[bytes | None] | None: ...
+    def encapsulate(
+        self, profile: PspProfile, packet: bytes, spi: int, key: bytes, iv: int
+    ) -> tuple[int, int, bytes]: ...
+    def decapsulate(self, packet: bytes) -> tuple[int, bytes, int, int, int, bytes, bytes, int]: ...
+    def encapsulate_many(
+        self,
+        profile: PspProfile,
+        data: NDArray[np.uint8],
+        offsets: NDArray[np.uint64],
+        spis: NDArray[np.uint32],
+        keys: NDArray[np.uint8],
+        ivs: NDArray[np.uint64],
+    ) -> tuple[Array, Array, Array]: ...
+    def decapsulate_many(
+        self, data: NDArray[np.uint8], offsets: NDArray[np.uint64]
+    ) -> tuple[Array, Array, Array, Array, Array, Array, Array]: ...
+    def drops(self) -> list[tuple[int, int, int]]: ...
+    def totals(self) -> tuple[int, int, int, int]: ...
+    def count(self, code: int, packets: int) -> None: ...
+
+class PspTable:
+    """PSP's transmit associations, for `psp/table.py` to build on.   Batches release the GIL."""
+
+    def __new__(
+        cls,
+        engine: PspEngine,
+        profiles: Sequence[PythonPspProfile],
+        soft: tuple[int | None, int | None, int | None],
+        hard: tuple[int | None, int | None, int | None],
+    ) -> Self: ...
+    def __len__(self) -> int: ...
+    def install(self, profile: int, spi: int, key: bytes, now: int) -> int | None: ...
+    def install_many(self, profile: int, spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int) -> Array: ...
+    def replace(self, id: int, spi: int, key: bytes, now: int) -> bool: ...
+    def remove(self, id: int) -> bool: ...
+    def state(self, id: int) -> tuple[int, int, int, int] | None: ...
+    def next_event(self) -> tuple[int, bool, int] | None: ...
+    lost_events: int
+    octets: int
+    highest_iv: int
+    def encapsulate_many(
+        self,
+        ids: int | NDArray[np.uint64],
+        data: NDArray[np.uint8],
+        offsets: NDArray[np.uint64],
+        ivs: int | tuple[int, int],
+        now: int,
+    ) -> tuple[Array, Array, Array]: ...
+
 class ProviderBench:
     """A provider alone: a ring of distinct buffers, keys ready, 8 octets of associated data."""
 
@@ -184,6 +261,26 @@ class EspBench:
 
 def expand_nanoseconds(provider: str, suite: str, key_octets: int, keys: int) -> float:
     """Return nanoseconds to expand one key."""
+
+def bare_block_nanoseconds(blocks: int) -> float:
+    """Return nanoseconds a block of AES-256 with nothing around it, as fast as this processor can."""
+
+class FreshBench:
+    """A provider that expands a key for each packet: a ring of distinct buffers and keys."""
+
+    def __new__(cls, provider: str, key_octets: int, slots: int, body_octets: int) -> Self: ...
+    def nanoseconds(self, direction: str, packets: int) -> float:
+        """Return nanoseconds a packet.   direction: seal or open."""
+
+class PspBench:
+    """All of PSP's work: a table of associations, a stateless receiver, packets in batches."""
+
+    def __new__(cls, provider: str, version: int, associations: int, slots: int, inner_octets: int) -> Self: ...
+    def nanoseconds(self, direction: str, packets: int) -> float:
+        """Return nanoseconds a packet.   direction: seal or open."""
+
+    def table_octets(self) -> int:
+        """Return the octets of the table's rows."""
 
 class LookupBench:
     """A table of SAs beside a bare probe of the same rows."""

@@ -42,40 +42,40 @@ int wesper_imb_expand(void *place, const uint8_t *key, size_t key_octets)
     }
 }
 
-/* Encrypts text in place and writes tag_octets of the tag. nonce: 12 octets. */
+/* Encrypts into text, from there or from another place, and writes tag_octets of the tag. nonce: 12 octets. */
 void wesper_imb_seal(const void *place, size_t key_octets, const uint8_t *nonce, const uint8_t *aad, size_t aad_octets,
-                     uint8_t *text, size_t text_octets, uint8_t *tag, size_t tag_octets)
+                     const uint8_t *from, uint8_t *text, size_t text_octets, uint8_t *tag, size_t tag_octets)
 {
     const struct gcm_key_data *key = place;
     struct gcm_context_data state;
 
     switch (key_octets) {
     case 16:
-        IMB_AES128_GCM_ENC(manager, key, &state, text, text, text_octets, nonce, aad, aad_octets, tag, tag_octets);
+        IMB_AES128_GCM_ENC(manager, key, &state, text, from, text_octets, nonce, aad, aad_octets, tag, tag_octets);
         break;
     case 24:
-        IMB_AES192_GCM_ENC(manager, key, &state, text, text, text_octets, nonce, aad, aad_octets, tag, tag_octets);
+        IMB_AES192_GCM_ENC(manager, key, &state, text, from, text_octets, nonce, aad, aad_octets, tag, tag_octets);
         break;
     default:
-        IMB_AES256_GCM_ENC(manager, key, &state, text, text, text_octets, nonce, aad, aad_octets, tag, tag_octets);
+        IMB_AES256_GCM_ENC(manager, key, &state, text, from, text_octets, nonce, aad, aad_octets, tag, tag_octets);
     }
 }
 
-/* Decrypts text in place and writes the tag that it should have had; the caller compares. */
+/* Decrypts into text, from there or from another place, and writes the tag that it should have had; the caller compares. */
 void wesper_imb_open(const void *place, size_t key_octets, const uint8_t *nonce, const uint8_t *aad, size_t aad_octets,
-                     uint8_t *text, size_t text_octets, uint8_t *tag, size_t tag_octets)
+                     const uint8_t *from, uint8_t *text, size_t text_octets, uint8_t *tag, size_t tag_octets)
 {
     const struct gcm_key_data *key = place;
     struct gcm_context_data state;
 
     switch (key_octets) {
     case 16:
-        IMB_AES128_GCM_DEC(manager, key, &state, text, text, text_octets, nonce, aad, aad_octets, tag, tag_octets);
+        IMB_AES128_GCM_DEC(manager, key, &state, text, from, text_octets, nonce, aad, aad_octets, tag, tag_octets);
         break;
     case 24:
-        IMB_AES192_GCM_DEC(manager, key, &state, text, text, text_octets, nonce, aad, aad_octets, tag, tag_octets);
+        IMB_AES192_GCM_DEC(manager, key, &state, text, from, text_octets, nonce, aad, aad_octets, tag, tag_octets);
         break;
     default:
-        IMB_AES256_GCM_DEC(manager, key, &state, text, text, text_octets, nonce, aad, aad_octets, tag, tag_octets);
+        IMB_AES256_GCM_DEC(manager, key, &state, text, from, text_octets, nonce, aad, aad_octets, tag, tag_octets);
     }
 }

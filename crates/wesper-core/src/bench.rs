@@ -4,6 +4,7 @@
 //! Alternate what is compared, in one run, and take medians: this module times, it does not judge.
 
 mod esp;
+mod psp;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use crate::sad::{Inbound, InstallError, NOT_FOUND, SpiHash, probe_many};
 use crate::suite::Suite;
 
 pub use esp::{EspBench, MAX_INNER_OCTETS};
+pub use psp::{FreshBench, PspBench, bare_block_nanoseconds};
 
 /// Octets from one buffer of the ring to the next: 2048 and three cache lines, an odd number of lines, so that the
 /// buffers do not all fall into the same few sets of a cache.

@@ -17,6 +17,7 @@ pub mod modes;
 pub mod profile;
 mod profiles;
 pub mod protocol;
+pub mod psp;
 pub mod receiver;
 pub mod replay;
 mod rows;

@@ -327,7 +327,8 @@ fn finish(packet: &mut [u8], head: usize, link: usize, protocol: u8) -> Option<(
     Some(())
 }
 
-fn complete(head: &mut [u8], octets: usize, link: usize, protocol: u8) {
+/// Writes length, checksum and what comes next into a header of a packet of `octets` octets.
+pub(crate) fn complete(head: &mut [u8], octets: usize, link: usize, protocol: u8) {
     if let Some(place) = head.get_mut(link) {
         *place = protocol;
     }

@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wesper_core::aead::Provider;
 use wesper_core::bench as core;
+use wesper_core::psp::Version;
 use wesper_core::sad::Inbound;
 use wesper_core::suite::Suite;
 
@@ -145,5 +146,63 @@ impl TableBench {
     /// Return the octets that the table has allocated.
     fn heap_octets(&self) -> usize {
         self.0.heap_octets()
+    }
+}
+
+/// Return nanoseconds a block of AES-256 with nothing around it, as fast as this processor can.
+#[pyfunction]
+pub(crate) fn bare_block_nanoseconds(py: Python<'_>, blocks: usize) -> f64 {
+    py.detach(|| core::bare_block_nanoseconds(blocks))
+}
+
+/// A provider that expands a key for each packet: a ring of distinct buffers and keys, 16 octets of associated data.
+#[pyclass(frozen, module = "wesper._native")]
+pub(crate) struct FreshBench(Mutex<core::FreshBench>);
+
+#[pymethods]
+impl FreshBench {
+    #[new]
+    fn new(provider: &str, key_octets: usize, slots: usize, body_octets: usize) -> PyResult<Self> {
+        let bench = core::FreshBench::new(provider_of(provider)?, key_octets, slots, body_octets).map_err(refused)?;
+        Ok(Self(Mutex::new(bench)))
+    }
+
+    /// Return nanoseconds a packet.
+    fn nanoseconds(&self, py: Python<'_>, direction: &str, packets: u64) -> PyResult<f64> {
+        let direction = direction_of(direction)?;
+        Ok(py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).nanoseconds(direction, packets)))
+    }
+}
+
+/// All of PSP's work: a table of associations, a stateless receiver, packets in batches.
+#[pyclass(frozen, module = "wesper._native")]
+pub(crate) struct PspBench(Mutex<core::PspBench>);
+
+#[pymethods]
+impl PspBench {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        provider: &str,
+        version: u8,
+        associations: usize,
+        slots: usize,
+        inner_octets: usize,
+    ) -> PyResult<Self> {
+        let provider = provider_of(provider)?;
+        let version = Version::of(version).ok_or_else(|| refused(format_args!("PSP has no version {version}")))?;
+        let make = || core::PspBench::new(provider, version, associations, slots, inner_octets);
+        Ok(Self(Mutex::new(py.detach(make))))
+    }
+
+    /// Return nanoseconds a packet.
+    fn nanoseconds(&self, py: Python<'_>, direction: &str, packets: u64) -> PyResult<f64> {
+        let direction = direction_of(direction)?;
+        Ok(py.detach(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).nanoseconds(direction, packets)))
+    }
+
+    /// Return the octets of the table's rows.
+    fn table_octets(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).table_octets()
     }
 }

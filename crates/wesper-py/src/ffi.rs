@@ -44,7 +44,33 @@ impl<T: Element> Input<T> {
     }
 }
 
-/// Octets or 64-bit numbers of a result, handed to NumPy as they lie.
+/// A contiguous, writable buffer of Python's, held for the length of a call.
+pub(crate) struct Fillable<T: Element> {
+    buffer: PyBuffer<T>,
+}
+
+impl<T: Element> Fillable<T> {
+    /// Takes hold of an object's buffer; fails if it is of other items, not contiguous or not to be written.
+    pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let buffer = PyBuffer::get(object)?;
+        if !buffer.is_c_contiguous() || buffer.readonly() {
+            return Err(PyBufferError::new_err("the array is not contiguous, or may not be written"));
+        }
+        Ok(Self { buffer })
+    }
+
+    /// The items.
+    pub(crate) fn items(&mut self) -> &mut [T] {
+        if self.buffer.item_count() == 0 {
+            return &mut [];
+        }
+        // SAFETY: as in `Input::items`, and the buffer is writable (checked in `of`). The caller of a batch hands the
+        // array over to be filled and looks at it again when the call is done; who does otherwise sees octets change.
+        unsafe { std::slice::from_raw_parts_mut(self.buffer.buf_ptr().cast::<T>(), self.buffer.item_count()) }
+    }
+}
+
+/// Octets, 32- or 64-bit numbers of a result, handed to NumPy as they lie.
 #[pyclass(frozen, module = "wesper._native")]
 pub(crate) struct Array {
     pointer: NonNull<c_void>,
@@ -56,6 +82,7 @@ pub(crate) struct Array {
 #[allow(dead_code, reason = "held only to be dropped with the array")]
 enum Memory {
     Octets(Vec<u8>),
+    Words(Vec<u32>),
     Numbers(Vec<u64>),
     Lease(Lease),
 }
@@ -69,6 +96,13 @@ impl From<Vec<u8>> for Array {
     fn from(mut items: Vec<u8>) -> Self {
         let (pointer, octets) = place(&mut items);
         Self { pointer, octets, _memory: Memory::Octets(items) }
+    }
+}
+
+impl From<Vec<u32>> for Array {
+    fn from(mut items: Vec<u32>) -> Self {
+        let (pointer, octets) = place(&mut items);
+        Self { pointer, octets, _memory: Memory::Words(items) }
     }
 }
 

@@ -16,6 +16,7 @@ mod ffi;
 mod policies;
 mod pool;
 mod profiles;
+mod psp;
 mod verdicts;
 
 /// The native engine, batch by batch.
@@ -24,7 +25,10 @@ mod _native {
     #[pymodule_export]
     use crate::algorithms::{associated, cbc, hmac, open, seal};
     #[pymodule_export]
-    use crate::bench::{EspBench, LookupBench, ProviderBench, TableBench, expand_nanoseconds};
+    use crate::bench::{
+        EspBench, FreshBench, LookupBench, ProviderBench, PspBench, TableBench, bare_block_nanoseconds,
+        expand_nanoseconds,
+    };
     #[pymodule_export]
     use crate::dataplane::Dataplane;
     #[pymodule_export]
@@ -35,4 +39,6 @@ mod _native {
     use crate::ffi::Array;
     #[pymodule_export]
     use crate::profiles::Profile;
+    #[pymodule_export]
+    use crate::psp::{PspEngine, PspProfile, PspTable, psp_derive_key, psp_derive_keys, psp_input_blocks};
 }

@@ -43,11 +43,12 @@ pub(crate) fn address(profile: &Arc<core::Profile>) -> usize {
 }
 
 /// An enum's member by its value.
-fn value_of(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+pub(crate) fn value_of(object: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     object.getattr(name)?.getattr("value")?.extract()
 }
 
-fn unknown(what: &str, value: &str) -> PyErr {
+/// What a version of Python's classes says that this build does not know.
+pub(crate) fn unknown(what: &str, value: &str) -> PyErr {
     PyValueError::new_err(format!("the native engine knows no {what} {value:?}"))
 }
 
@@ -91,7 +92,8 @@ struct OuterFields {
     take_dscp: bool,
 }
 
-fn outer(object: &Bound<'_, PyAny>) -> PyResult<core::Outer> {
+/// An outer header out of `wesper.Outer`.
+pub(crate) fn outer(object: &Bound<'_, PyAny>) -> PyResult<core::Outer> {
     let OuterFields { local, remote, hop_limit, dscp, copy_ecn, flow_label, identification, take_dscp } =
         object.extract()?;
     let df = match value_of(object, "df")?.as_str() {

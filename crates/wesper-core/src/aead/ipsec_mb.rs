@@ -20,6 +20,7 @@ unsafe extern "C" {
         nonce: *const u8,
         aad: *const u8,
         aad_octets: usize,
+        from: *const u8,
         text: *mut u8,
         text_octets: usize,
         tag: *mut u8,
@@ -31,6 +32,7 @@ unsafe extern "C" {
         nonce: *const u8,
         aad: *const u8,
         aad_octets: usize,
+        from: *const u8,
         text: *mut u8,
         text_octets: usize,
         tag: *mut u8,
@@ -63,10 +65,27 @@ impl Context {
 
     #[inline(always)]
     pub(super) fn seal(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8], icv: &mut [u8]) -> Result<(), SealError> {
-        if body.len() as u64 > MAX_BODY_OCTETS {
+        self.seal_from(nonce, aad, None, body, icv)
+    }
+
+    /// Encrypts from one place to another. from: as long as `to`; none: the plaintext is in `to`.
+    #[inline(always)]
+    pub(super) fn seal_from(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        from: Option<&[u8]>,
+        to: &mut [u8],
+        icv: &mut [u8],
+    ) -> Result<(), SealError> {
+        if to.len() as u64 > MAX_BODY_OCTETS {
             return Err(SealError::BodyLength);
         }
+        let octets = to.len();
+        let text = to.as_mut_ptr();
+        let source = from.map_or(text.cast_const(), <[u8]>::as_ptr);
         // SAFETY: the key is expanded (see the invariant); each pointer is valid for the length beside
+        // it, `source` for that of `text`, which the caller has seen to; it is `text` itself or apart from
         // it; the library takes ICVs of 1 to 16 octets and the suite table has 8, 12 and 16.
         unsafe {
             wesper_imb_seal(
@@ -75,8 +94,9 @@ impl Context {
                 nonce.as_ptr(),
                 aad.as_ptr(),
                 aad.len(),
-                body.as_mut_ptr(),
-                body.len(),
+                source,
+                text,
+                octets,
                 icv.as_mut_ptr(),
                 icv.len(),
             );
@@ -86,11 +106,27 @@ impl Context {
 
     #[inline(always)]
     pub(super) fn open(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
-        if body.len() as u64 > MAX_BODY_OCTETS {
+        self.open_from(nonce, aad, None, body, icv)
+    }
+
+    /// Decrypts from one place to another; on failure `to` holds zeros. from: as in [`Self::seal_from`].
+    #[inline(always)]
+    pub(super) fn open_from(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        from: Option<&[u8]>,
+        to: &mut [u8],
+        icv: &[u8],
+    ) -> Result<(), OpenError> {
+        if to.len() as u64 > MAX_BODY_OCTETS {
             return Err(OpenError);
         }
+        let octets = to.len();
+        let text = to.as_mut_ptr();
+        let source = from.map_or(text.cast_const(), <[u8]>::as_ptr);
         let mut computed = [0; 16];
-        // SAFETY: as in seal; the tag's place is 16 octets and is asked to be filled whole.
+        // SAFETY: as in seal_from; the tag's place is 16 octets and is asked to be filled whole.
         unsafe {
             wesper_imb_open(
                 self.expanded.as_ptr().cast(),
@@ -98,13 +134,14 @@ impl Context {
                 nonce.as_ptr(),
                 aad.as_ptr(),
                 aad.len(),
-                body.as_mut_ptr(),
-                body.len(),
+                source,
+                text,
+                octets,
                 computed.as_mut_ptr(),
                 computed.len(),
             );
         }
-        check_icv(&mut computed, icv).inspect_err(|_| body.fill(0))
+        check_icv(&mut computed, icv).inspect_err(|_| to.fill(0))
     }
 }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::suite::{SUITES, Suite};
+use crate::suite::{SUITES, Suite, SuiteId};
 use crate::vector_file::{list, octets};
 
 /// Everything that one packet's cryptography takes, for any suite.
@@ -301,5 +301,41 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn keys_used_once_give_what_contexts_do() {
+    let suite = Suite::of(SuiteId::AesGcm16);
+    let nonce = Nonce::whole([7; 12]);
+    for provider in Provider::ALL {
+        for (key, octets) in [(&[3; 16][..], 0), (&[4; 32], 1), (&[5; 16], 64), (&[6; 32], 1400)] {
+            let clear = vec![0x2a; octets];
+            let (mut expected, mut icv) = (clear.clone(), [0; 16]);
+            let context = Context::new(*provider, suite, key, &[]).expect("the length fits");
+            context.seal(&nonce, Associated::front(b"front"), &mut expected, &mut icv).expect("lengths fit");
+
+            let (mut apart, mut in_place, mut icvs) = (vec![1; octets], clear.clone(), [[0; 16]; 2]);
+            seal_once(*provider, key, &nonce, b"front", Some(&clear), &mut apart, &mut icvs[0]).expect("lengths fit");
+            seal_once(*provider, key, &nonce, b"front", None, &mut in_place, &mut icvs[1]).expect("lengths fit");
+            assert_eq!((&apart, &in_place, icvs), (&expected, &expected, [icv; 2]));
+
+            let mut opened = vec![1; octets];
+            assert_eq!(open_once(*provider, key, &nonce, b"front", Some(&apart), &mut opened, &icv), Ok(()));
+            assert_eq!(open_once(*provider, key, &nonce, b"front", None, &mut in_place, &icv), Ok(()));
+            assert_eq!((&opened, &in_place), (&clear, &clear));
+            icv[15] ^= 1;
+            assert_eq!(open_once(*provider, key, &nonce, b"front", Some(&apart), &mut opened, &icv), Err(OpenError));
+            assert_eq!(opened, vec![0; octets], "no plaintext without an ICV that holds");
+        }
+        let mut text = [0; 4];
+        let icv = [0; 16];
+        assert_eq!(
+            seal_once(*provider, &[0; 16], &nonce, b"", Some(&[0; 5]), &mut text, &mut { icv }),
+            Err(SealError::BodyLength)
+        );
+        assert_eq!(open_once(*provider, &[0; 16], &nonce, b"", Some(&[0; 3]), &mut text, &icv), Err(OpenError));
+        assert!(seal_once(*provider, &[0; 15], &nonce, b"", None, &mut text, &mut { icv }).is_err());
+        assert!(open_once(*provider, &[0; 15], &nonce, b"", None, &mut text, &icv).is_err());
     }
 }

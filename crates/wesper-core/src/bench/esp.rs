@@ -189,7 +189,7 @@ impl EspBench {
 const NOW: u64 = 1_000_000_007;
 
 /// An IPv4 packet with a UDP header and octets behind it.
-fn inner_packet(octets: usize) -> Vec<u8> {
+pub(super) fn inner_packet(octets: usize) -> Vec<u8> {
     let mut packet: Vec<u8> = (0..octets).map(|index| index as u8).collect();
     let [high, low] = (octets as u16).to_be_bytes();
     packet[..20].copy_from_slice(&[0x45, 0, high, low, 0, 1, 0x40, 0, 63, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
