@@ -16,7 +16,8 @@ from wesper.vectors import EngineFactory, FileReport, run_file
 
 from .mutate import Document
 
-ESP = Path(__file__).parents[2] / "vectors" / "esp.json"
+VECTORS = Path(__file__).parents[2] / "vectors"
+ESP = VECTORS / "esp.json"
 ENGINES = ("reference", pytest.param("native", marks=pytest.mark.needs_native))
 
 Run = Callable[..., FileReport]

@@ -70,7 +70,8 @@ def mutations(
 
 def only(document: Document, name: str, entries: list[Any]) -> Document:
     """Return a document with its head and this one list."""
-    return {"format": document["format"], "protocol": document["protocol"], name: entries}
+    head = {key: document[key] for key in ("format", "protocol") if key in document}
+    return {**head, name: entries}
 
 
 def flip_last_octet(inside: dict[str, Any], key: str) -> None:

@@ -27,7 +27,7 @@ HEAD = {"format": "esp-family-vectors/1", "protocol": "esp"}
     [
         (HEAD | {"protocol": "wespv2"}, "ESP family", 'format = "esp-family-vectors/1", protocol = "wespv2"'),
         (HEAD | {"protocol": "eesp"}, "ESP family", 'protocol = "eesp"'),
-        ({"format": "psp-vectors-1", "kdf": []}, "PSP", 'format = "psp-vectors-1"'),
+        ({"format": "psp-vectors-2", "kdf": []}, "unknown", 'format = "psp-vectors-2"'),
         ({"spec": "RFC 9347", "schema": {"a": 1}}, "AGGFRAG", 'spec = "RFC 9347", schema'),
         ({"format": 1, "conventions": {}}, "ESP echo", "format = 1, conventions"),
         ({"format": "psp-netlink/1"}, "PSP netlink", 'format = "psp-netlink/1"'),

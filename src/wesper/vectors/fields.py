@@ -83,16 +83,20 @@ class Fields:
 
     def octets(self, key: str, *, secret: bool = False) -> bytes:
         """Return the octets of a hex string.   secret: it is key material."""
-        value: str = self._read(key, str)
-        good = _HEX.match(value)
-        if good is None or good.end() < len(value):
-            raise FieldError(f"{self.name(key)} is not hex: digit {0 if good is None else good.end()} is none")
-        if len(value) % 2:
-            raise FieldError(f"{self.name(key)} is not hex: {len(value)} digits make no whole octets")
-        octets = bytes.fromhex(value)
+        octets = self._octets(self.name(key), self._read(key, str))
         if secret:
             self.secrets[self.name(key)] = octets
         return octets
+
+    def octets_list(self, key: str) -> list[bytes]:
+        """Return a list of octet strings."""
+        found = []
+        for index, value in enumerate(self._read(key, list)):
+            name = f"{self.name(key)}[{index}]"
+            if not isinstance(value, str):
+                raise FieldError(f"{name} is {_type_name(value)}, not a string")
+            found.append(self._octets(name, value))
+        return found
 
     def address(self, key: str, version: int | None = None) -> IPAddress:
         """Return an IP address, of this version if one is given."""
@@ -146,6 +150,14 @@ class Fields:
         if type(value) is not kind:  # True is an int to isinstance
             raise FieldError(f"{self.name(key)} is {_type_name(value)}, not {_TYPES[kind]}")
         return value
+
+    def _octets(self, name: str, value: str) -> bytes:
+        good = _HEX.match(value)
+        if good is None or good.end() < len(value):
+            raise FieldError(f"{name} is not hex: digit {0 if good is None else good.end()} is none")
+        if len(value) % 2:
+            raise FieldError(f"{name} is not hex: {len(value)} digits make no whole octets")
+        return bytes.fromhex(value)
 
     def _number(self, name: str, value: str, bits: int, low: int) -> int:
         if not _NUMBER.fullmatch(value):

@@ -8,12 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from . import esp_family
+from . import esp_family, psp
 from .kind import Kind
-
-
-def _psp(document: Mapping[str, object]) -> bool:
-    return document.get("format") == "psp-vectors-1"
 
 
 def _aggfrag(document: Mapping[str, object]) -> bool:
@@ -34,7 +30,7 @@ def _xfrm(document: Mapping[str, object]) -> bool:
 
 KINDS: Final[tuple[Kind, ...]] = (
     *esp_family.KINDS,
-    Kind("PSP", ("format",), _psp),
+    psp.KIND,
     Kind("AGGFRAG", ("spec", "schema"), _aggfrag),
     Kind("ESP echo", ("format", "conventions"), _esp_echo),
     Kind("PSP netlink", ("format",), _psp_netlink),
