@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,16 +18,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..engine import Engine, Packets, native_is_built, open_engine
 from ..sa import SA, Direction, Outer, Profile
 from ..verdict import Delivered
-from .measure import Rate, Row
-
-_T = TypeVar("_T")
+from . import psp
+from .loops import SLICES, later, rate
+from .measure import Row
 
 _SUITE: Final = "aes-gcm-16"
 _PACKETS: Final = "packets/s"
 _DIRECTIONS: Final = (("seal", "encapsulate"), ("open", "decapsulate"))
 _RING: Final = 256  # buffers of 2240 octets: half a MiB, so that no packet is in the first-level cache by chance
 _BATCH: Final = 256
-_SLICES: Final = 16
 _HERE, _THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 _SAS: Final = 10_000_000
 
@@ -61,30 +58,14 @@ def rows(*, quick: bool) -> tuple[list[Row], list[tuple[str, str]]]:
             skipped.append(("provider ipsec-mb", how))
         found += _from_python(quick)
         found += _table(quick)
+        found += psp.rows(quick=quick)
     else:
         skipped.append(
             ("native engine", "not built: install Rust (rustup, or cargo-web and rustc-web), then make build")
         )
     found += _reference(quick)
+    found += psp.portable_rows()
     return found, skipped
-
-
-class _Loop(Protocol):
-    """A timed loop of the native engine."""
-
-    def nanoseconds(self, direction: str, packets: int) -> float:
-        """Return nanoseconds a packet."""
-        ...
-
-
-def _later(make: Callable[[], _T]) -> Callable[[], _T]:
-    """Return a function that makes its value when it is first called: big tables only if their row is measured."""
-    return functools.cache(make)
-
-
-def _rate(loop: Callable[[], _Loop], direction: str, packets: int) -> Rate:
-    """Return the rate of the fastest of some short slices: another process on the core can only make one slower."""
-    return lambda: 1e9 / min(loop().nanoseconds(direction, packets // _SLICES) for _ in range(_SLICES))
 
 
 def _in_memory(provider: str, quick: bool) -> list[Row]:
@@ -97,16 +78,16 @@ def _in_memory(provider: str, quick: bool) -> list[Row]:
     for key_octets, inner, sas in itertools.product((16, 32), (1400, 64), (1, 1000)):
         slots = max(_RING, sas)
         sealed = inner + 2 + -(inner + 2) % 4  # as long as ESP's: with padding and trailer
-        esp = _later(partial(_native.EspBench, provider, _SUITE, key_octets, sas, slots, inner))
-        bare = _later(partial(_native.ProviderBench, provider, _SUITE, key_octets, sas, slots, sealed))
+        esp = later(partial(_native.EspBench, provider, _SUITE, key_octets, sas, slots, inner))
+        bare = later(partial(_native.ProviderBench, provider, _SUITE, key_octets, sas, slots, sealed))
         found += [
             Row(
                 f"ESP, AES-{8 * key_octets}-GCM, {provider}",
                 f"{word} {inner}, {sas:,} SA{'s' if sas > 1 else ''}",
                 _PACKETS,
-                _rate(esp, direction, packets),
+                rate(esp, direction, packets),
                 goals[inner],
-                _rate(bare, direction, packets),
+                rate(bare, direction, packets),
                 provider,
             )
             for direction, word in _DIRECTIONS
@@ -122,10 +103,10 @@ def _from_python(quick: bool) -> list[Row]:
     batched, single = "Python, 256 packets a call", "Python, one packet a call"
     found = []
     for inner, (direction, word) in itertools.product((1400, 64), _DIRECTIONS):
-        loop = _later(partial(_native.EspBench, _native.providers()[0], _SUITE, 32, 1, _BATCH, inner))
+        loop = later(partial(_native.EspBench, _native.providers()[0], _SUITE, 32, 1, _BATCH, inner))
         name = f"{word}_many, {inner} octets"
         ours = partial(_batch_rate, inner, direction, batches)
-        found.append(Row(batched, name, _PACKETS, ours, 0.70, _rate(loop, direction, _BATCH * batches), "native loop"))
+        found.append(Row(batched, name, _PACKETS, ours, 0.70, rate(loop, direction, _BATCH * batches), "native loop"))
     for inner, (direction, word) in itertools.product((1400, 64), _DIRECTIONS):
         name = f"{word}, {inner} octets"
         ours = partial(_single_rate, "native", inner, direction, calls)
@@ -139,7 +120,7 @@ def _table(quick: bool) -> list[Row]:
     from .. import _native
 
     sas = _SAS // 10 if quick else _SAS
-    lookup = _later(lambda: _native.LookupBench(sas, 1))
+    lookup = later(lambda: _native.LookupBench(sas, 1))
     group = f"{sas:,} idle SAs"
     memory: dict[str, float] = {}
 
@@ -203,8 +184,8 @@ def _batch_rate(inner: int, direction: str, batches: int) -> float:
     """Return the rate of the fastest of some short slices, as `_rate` does with the native loop."""
     engine, sa = _pair("native")
     packets = Packets.of([_inner(inner)] * _BATCH)
-    calls = batches // _SLICES
-    return _BATCH * calls * 1e9 / min(_batches(engine, sa, packets, direction, calls) for _ in range(_SLICES))
+    calls = batches // SLICES
+    return _BATCH * calls * 1e9 / min(_batches(engine, sa, packets, direction, calls) for _ in range(SLICES))
 
 
 def _batches(engine: Engine, sa: int, packets: Packets, direction: str, calls: int) -> int:
