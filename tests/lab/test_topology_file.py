@@ -68,7 +68,7 @@ def test_a_file_makes_its_lab(toml: Path, name: str) -> None:
         ("mtu = 1400", "mtu = 1", 12, "links[1].mtu", "68..16000"),
         ('"192.0.2.0/24"', '"192.0.2.1/24"', 13, "links[1].networks", "host bits"),
         ('["a", "b"]', '["a", "a", "b"]', 2, "hosts[1]", "already"),
-        ('["a", "b"]', '["a", "b"', 3, "", "TOML"),
+        ('["a", "b"]', '["a", "b"', 3, "", "a ] behind it"),
     ],
 )
 @pytest.mark.usefixtures("namespaces")

@@ -124,8 +124,10 @@ class Netlink:
 
     def delete(self, name: str) -> None:
         """Delete an interface, and its peer."""
-        self.request(f"interface {name}", _RTM_DELLINK, 0, struct.pack("BxHiII", 0, 0, self.index(name), 0, 0))
-        del self._indexes[name]
+        try:
+            self.request(f"interface {name}", _RTM_DELLINK, 0, struct.pack("BxHiII", 0, 0, self.index(name), 0, 0))
+        finally:
+            self._indexes.pop(name, None)
 
     def set_up(self, name: str, up: bool = True) -> None:
         """Bring an interface up or down."""
@@ -154,6 +156,7 @@ class Netlink:
             body = self.request(name, _RTM_GETLINK, 0, struct.pack("BxHiII", 0, 0, self.index(name), 0, 0))
         except NetlinkError as error:  # perhaps it went between the two questions
             if error.number == errno.ENODEV:
+                self._indexes.pop(name, None)
                 return None
             raise
         found = dict(_attributes(body[16:]))

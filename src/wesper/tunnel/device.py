@@ -114,6 +114,8 @@ class Device:
     def close(self) -> None:
         """Let go of it; the interface vanishes.   Does nothing the second time."""
         kept, self._kept = self._kept, []
+        if kept:
+            _delete_own(self.name)
         for each in kept:
             each.close()
         queues, self.queues = self.queues, ()
@@ -163,6 +165,15 @@ def _free(netlink: Netlink, name: str) -> None:
                 netlink.delete(name)
             return
         time.sleep(0.005)
+
+
+def _delete_own(name: str) -> None:
+    """Delete a veth pair now; the kernel would take its time to take the far end's namespace apart."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as opened, contextlib.suppress(NetlinkError):
+        netlink = Netlink(opened)
+        whose = netlink.whose(name)
+        if whose is not None and whose[1] == _NEAR_MAC:
+            netlink.delete(name)
 
 
 def _open_tun(name: str, mtu: int, offloads: bool, queues: int, *, must: bool) -> Device | None:

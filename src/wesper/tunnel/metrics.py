@@ -8,7 +8,7 @@ from typing import Final
 
 from .. import __version__
 from ..sa import SAState
-from ..verdict import COUNTERS, DropReason
+from ..verdict import COUNTERS, PSP_REASONS, DropReason
 from .loop import COUNTS
 from .openmetrics import Family, Sample
 
@@ -43,6 +43,7 @@ class Numbers:
     events: Mapping[str, int] = field(default_factory=dict)
 
 
+_REASONS: Final = tuple(reason for reason in DropReason if reason not in PSP_REASONS)  # tunnels carry ESP
 NO_LOSS: Final = frozenset({DropReason.KEEPALIVE, DropReason.DUMMY})
 """What an engine counts as it counts drops though nobody has lost anything: packets that were never to go further."""
 _SIDES = {"device": ("read", "written"), "link": ("sent", "received")}
@@ -74,11 +75,11 @@ def families(numbers: Numbers) -> Iterator[Family]:
         "Packets that the engine dropped, by reason and by the name of the kernel's counter.",
         tuple(
             Sample(numbers.drops.get(each.name, 0), {**name, "reason": each.name, "counter": each.counter})
-            for each in DropReason
+            for each in _REASONS
         ),
     )
     xfrm = dict.fromkeys(COUNTERS, 0)
-    for reason in DropReason:
+    for reason in _REASONS:
         if reason.counter:
             xfrm[reason.counter] += numbers.drops.get(reason.name, 0)
     yield Family(
