@@ -104,7 +104,7 @@ def checks(junit: Path) -> list[Check]:
         Check("docs", docs),
         # Root's turn alone: an ordinary user's pytest has been that of an ordinary user.
         *([Check("ordinary-user", (BIN / "python", "tools/ordinary_user.py"), count_closing, only_ci=True)] * root),
-        Check("fuzz", (BIN / "python", "tools/fuzz.py", "--seconds", "30"), only_ci=True),
+        Check("fuzz", (BIN / "python", "tools/fuzz.py", "--seconds", "15"), only_ci=True),
     ]
 
 
