@@ -37,6 +37,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("/dev/net/tun can't be opened: modprobe tun, chmod 0666 /dev/net/tun")
 
 
+@pytest.fixture(scope="session")
+def namespaces() -> None:
+    """Skip what needs network namespaces if there are none."""
+    from wesper.errors import UnsupportedError
+    from wesper.lab import Lab
+
+    try:
+        Lab().close()
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+
+
 def missing(item: pytest.Item) -> Iterator[str]:
     """Yield a sentence, with what to install, for each thing that the test's marks ask for and this machine lacks."""
     for mark in item.iter_markers("needs_tool"):

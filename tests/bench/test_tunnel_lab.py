@@ -17,20 +17,13 @@ from wesper.bench.peers import tunnel as peer
 from wesper.bench.peers.daemon import processes_in
 from wesper.bench.tunnel import chosen, measure_tunnels
 from wesper.bench.tunnel_load import Agent, Load, Sample, TrafficFailed, measure_slice
-from wesper.errors import UnsupportedError
-from wesper.lab import Lab, pair
+from wesper.lab import pair
 
 PATIENCE_S = 20.0
 """How long a test waits for what must come; nothing is measured by it."""
 
 
-@pytest.fixture(autouse=True)
-def namespaces() -> None:
-    """Skip what needs network namespaces if there are none."""
-    try:
-        Lab().close()
-    except UnsupportedError as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("namespaces")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Labs for tests: a skip with the reason where there are no namespaces."""
+"""What tests of labs share."""
 
 from __future__ import annotations
 
@@ -8,20 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from wesper.errors import UnsupportedError
-from wesper.lab import Lab
-
 PATIENCE_S = 20.0
 """How long a test waits for what must come; nothing is measured by it."""
-
-
-@pytest.fixture(scope="session")
-def namespaces() -> None:
-    """Skip what needs network namespaces if there are none."""
-    try:
-        Lab().close()
-    except UnsupportedError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
@@ -26,6 +26,8 @@ from wesper.tunnel.device import DeviceKind, open_device
 from wesper.tunnel.link import LinkKind, open_link
 from wesper.tunnel.loop import COUNTS, Loop, LoopOptions
 from wesper.tunnel.reference_loop import ReferenceLoop
+
+from .ends import eventually
 
 pytestmark = [pytest.mark.usefixtures("namespaces"), pytest.mark.needs_native]
 
@@ -438,9 +440,7 @@ def test_what_no_policy_matches_is_decided_by_the_engine() -> None:
 
 
 @pytest.mark.parametrize("offloads", [True, False])
-def test_what_is_no_esp_of_ours_is_counted_by_name(
-    offloads: bool, eventually: Callable[[Callable[[], object]], None]
-) -> None:
+def test_what_is_no_esp_of_ours_is_counted_by_name(offloads: bool) -> None:
     spi = struct.pack(">I", SPIS["a"])
     datagrams = {
         b"\xff": "KEEPALIVE",

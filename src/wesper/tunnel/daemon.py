@@ -170,8 +170,7 @@ class Daemon:
             self._did(step)
         kind_of_loop = (_native_loop() if native else None) or ReferenceLoop
         options = LoopOptions(offloads=file.offloads, workers=file.workers)
-        addresses = [each.ip for each in file.addresses]
-        self.loop = kind_of_loop(self.engine, self.device, self.links, addresses=addresses, options=options)
+        self.loop = kind_of_loop(self.engine, self.device, self.links, options=options)
         self.taps = TapHub(self.loop)
         self._watch_path()
         if file.metrics:

@@ -16,7 +16,6 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 from ..engine import Engine
 from ..protocols import icmp
-from ..protocols.ip import IPAddress
 from ..verdict import Bypassed, Delivered, Dropped, DropReason
 from .device import Device
 from .link import Link
@@ -77,7 +76,7 @@ class Tapped(NamedTuple):
 class Loop(ABC):
     """Carries packets until it is stopped.
 
-    engine, device, links: the caller's; it closes the latter two, after `stop`.   addresses: of the device.
+    engine, device, links: the caller's; it closes the latter two, after `stop`.
     All methods are called from one thread, the daemon's; a loop may have threads of its own, which touch no Python.
     Time is `time.monotonic_ns()`, for the engine too.
     """
@@ -90,11 +89,10 @@ class Loop(ABC):
         device: Device,
         links: Sequence[Link],
         *,
-        addresses: Sequence[IPAddress] = (),
         options: LoopOptions | None = None,
     ) -> None:
         self.engine, self.device, self.links = engine, device, tuple(links)
-        self.addresses, self.options = tuple(addresses), options or LoopOptions()
+        self.options = options or LoopOptions()
         self.counted: Counter[str] = Counter()
 
     @abstractmethod

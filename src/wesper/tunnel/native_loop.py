@@ -17,7 +17,6 @@ from .. import _native
 from ..engine import Engine
 from ..engine.native import NativeEngine
 from ..errors import UnsupportedError, WesperError
-from ..protocols.ip import IPAddress
 from ..verdict import REASON_BY_CODE
 from .device import Device
 from .link import Link
@@ -42,10 +41,9 @@ class NativeLoop(Loop):
         device: Device,
         links: Sequence[Link],
         *,
-        addresses: Sequence[IPAddress] = (),
         options: LoopOptions | None = None,
     ) -> None:
-        super().__init__(engine, device, links, addresses=addresses, options=options)
+        super().__init__(engine, device, links, options=options)
         if not isinstance(engine, NativeEngine):
             raise UnsupportedError("native workers", f"the native engine, not the {engine.name} one")
         ethernet = device.mac + _FAR_MAC if device.ethernet else None

@@ -131,7 +131,6 @@ def _change_interface(daemon: Daemon, file: TunnelFile, new_plan: Plan) -> list[
         daemon.routes.set_mtu(daemon.device.name, mtu)
         daemon.device.mtu = mtu
         did.append(f"MTU {mtu}")
-    daemon.loop.addresses = tuple(each.ip for each in file.addresses)
     return did
 
 
