@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -90,6 +91,21 @@ def test_a_killed_process_leaves_a_name_that_can_be_taken_at_once(kind: DeviceKi
             eventually(lambda: a.call(exists))
             holding.kill()
         a.call(exchange, kind)
+
+
+def test_a_veth_pair_goes_at_once() -> None:
+    """Though somebody still holds its far end, as the kernel does while it takes a namespace apart."""
+
+    def names() -> list[str]:
+        device = raise_device("veth")
+        held = os.dup(device.fd)
+        device.close()
+        left = [name for _, name in socket.if_nameindex()]
+        os.close(held)
+        return left
+
+    with Lab() as lab:
+        assert lab.host("a").call(names) == ["lo"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
