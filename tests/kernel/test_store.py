@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -157,3 +158,24 @@ def test_missing_tools_are_named_with_their_packages(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UnsupportedError, match="apt-get install flex bison bc xz-utils gcc make"):
         build._check_tools()
+
+
+def mirrors(monkeypatch: pytest.MonkeyPatch, listed: str, given: str) -> list[str]:
+    """Return where the archive is looked for, on a machine whose apt lists these targets."""
+    done = subprocess.CompletedProcess([], 0, stdout=listed)
+    monkeypatch.setattr("wesper.kernel.archive.subprocess.run", lambda *_, **__: done)
+    monkeypatch.setenv("WESPER_DEBIAN_MIRROR", given)
+    return Archive._mirrors("debian-security")
+
+
+def test_mirrors_are_those_given_and_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "Debian\thttp://one/debian/\nDebian-Security\thttp://one/sec/\n\thttp://two/debian-security\n" * 2
+    own = ["http://one/sec/", "http://two/debian-security"]
+    assert mirrors(monkeypatch, listed, "") == own
+    assert mirrors(monkeypatch, listed, "http://three/") == ["http://three/debian-security/", *own]
+    assert mirrors(monkeypatch, "", "http://three") == ["http://three/debian-security/"]
+
+
+def test_a_machine_without_debians_archive_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArchiveError, match="set WESPER_DEBIAN_MIRROR to the URL of a mirror"):
+        mirrors(monkeypatch, "Ubuntu\thttp://one/ubuntu/\n", "")

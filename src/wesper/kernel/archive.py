@@ -13,7 +13,7 @@ from ..errors import UnsupportedError, WesperError
 from .store import Pin
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_DEFAULT = {"debian": "http://deb.debian.org/debian/", "debian-security": "http://deb.debian.org/debian-security/"}
+_MIRROR = "WESPER_DEBIAN_MIRROR"
 _LABELS = {"debian": "Debian", "debian-security": "Debian-Security"}
 _NEWEST_SUITES = ("trixie-backports", "sid", "experimental")
 
@@ -120,15 +120,24 @@ class Archive:
 
     @staticmethod
     def _mirrors(archive: str) -> list[str]:
-        """Return where an archive is to be had: where this machine gets it from, then Debian's own address."""
+        """Return where an archive is to be had: below $WESPER_DEBIAN_MIRROR, and where this machine gets it from.
+
+        Raises ArchiveError if neither says.
+        """
+        given = os.environ.get(_MIRROR, "")
         form = "$(LABEL)\t$(REPO_URI)"
         done = subprocess.run(["apt-get", "indextargets", "--format", form], capture_output=True, text=True)
-        found = []
+        found = [f"{given.rstrip('/')}/{archive}/"] if given else []
         for line in done.stdout.splitlines():
             label, _, uri = line.partition("\t")
             if label == _LABELS[archive] or (not label and uri.rstrip("/").endswith(f"/{archive}")):
                 found.append(uri)
-        return list(dict.fromkeys([*found, _DEFAULT[archive]]))
+        if not found:
+            raise ArchiveError(
+                f"apt's sources here do not have Debian's archive {archive}: set {_MIRROR} to the URL of a mirror, "
+                f"below which {archive}/ lies"
+            )
+        return list(dict.fromkeys(found))
 
 
 def _numbers(name: str) -> list[int]:
