@@ -30,7 +30,6 @@ HEAD = {"format": "esp-family-vectors/1", "protocol": "esp"}
         ({"format": "psp-vectors-2", "kdf": []}, "unknown", 'format = "psp-vectors-2"'),
         ({"spec": "RFC 9347", "schema": {"a": 1}}, "AGGFRAG", 'spec = "RFC 9347", schema'),
         ({"format": 1, "conventions": {}}, "ESP echo", "format = 1, conventions"),
-        ({"format": "psp-netlink/1"}, "PSP netlink", 'format = "psp-netlink/1"'),
         ({"byte_order": "x", "volatile": []}, "XFRM", 'byte_order = "x", volatile'),
         (HEAD | {"protocol": "ah"}, "unknown", 'protocol = "ah"'),
         (HEAD | {"format": "esp-family-vectors/2"}, "unknown", 'format = "esp-family-vectors/2"'),

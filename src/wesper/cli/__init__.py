@@ -28,8 +28,11 @@ _pcap = App(name="pcap", help="Encrypt, decrypt and describe capture files.")
 _vectors = App(name="vectors", help="Run vector files.")
 _lab = App(name="lab", help="Run labs of hosts, routers and links, without privilege.")
 _kernel = App(name="kernel", help="Make and boot real Linux kernels, without privilege.")
-for group in (_pcap, _vectors, _lab, _kernel):
+_psp = App(name="psp", help="PSP: keys, and the devices of this kernel.")
+_psp_device = App(name="device", help="The PSP devices of this kernel.")
+for group in (_pcap, _vectors, _lab, _kernel, _psp):
     app.command(group)
+_psp.command(_psp_device)
 
 app.command("wesper.cli.tunnel:up")
 app.command("wesper.cli.tunnel:down")
@@ -61,6 +64,13 @@ _kernel.command("wesper.cli.kernel:list_", name="list")
 _kernel.command("wesper.cli.kernel:build")
 _kernel.command("wesper.cli.kernel:boot")
 _kernel.command("wesper.cli.kernel:run")
+_psp_device.command("wesper.cli.psp_device:list_", name="list")
+_psp_device.command("wesper.cli.psp_device:set_", name="set")
+_psp_device.command("wesper.cli.psp_device:rotate")
+_psp_device.command("wesper.cli.psp_device:stats")
+_psp_device.command("wesper.cli.psp_device:watch")
+_psp_device.command("wesper.cli.psp_device:associate")
+_psp_device.command("wesper.cli.psp_device:disassociate")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -81,6 +81,10 @@ class Fields:
             raise FieldError(f"{self.name(key)} is {value[:40]!r}, not one of {', '.join(words)}")
         return value
 
+    def text(self, key: str) -> str:
+        """Return a string."""
+        return str(self._read(key, str))
+
     def octets(self, key: str, *, secret: bool = False) -> bytes:
         """Return the octets of a hex string.   secret: it is key material."""
         octets = self._octets(self.name(key), self._read(key, str))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from . import esp_family, psp
+from . import esp_family, psp, psp_netlink
 from .kind import Kind
 
 
@@ -20,10 +20,6 @@ def _esp_echo(document: Mapping[str, object]) -> bool:
     return type(document.get("format")) is int and document["format"] == 1 and "conventions" in document
 
 
-def _psp_netlink(document: Mapping[str, object]) -> bool:
-    return document.get("format") == "psp-netlink/1"
-
-
 def _xfrm(document: Mapping[str, object]) -> bool:
     return "byte_order" in document and "volatile" in document
 
@@ -31,8 +27,8 @@ def _xfrm(document: Mapping[str, object]) -> bool:
 KINDS: Final[tuple[Kind, ...]] = (
     *esp_family.KINDS,
     psp.KIND,
+    psp_netlink.KIND,
     Kind("AGGFRAG", ("spec", "schema"), _aggfrag),
     Kind("ESP echo", ("format", "conventions"), _esp_echo),
-    Kind("PSP netlink", ("format",), _psp_netlink),
     Kind("XFRM", ("byte_order", "volatile"), _xfrm),
 )
