@@ -30,7 +30,8 @@ _lab = App(name="lab", help="Run labs of hosts, routers and links, without privi
 _kernel = App(name="kernel", help="Make and boot real Linux kernels, without privilege.")
 _psp = App(name="psp", help="PSP: keys, and the devices of this kernel.")
 _psp_device = App(name="device", help="The PSP devices of this kernel.")
-for group in (_pcap, _vectors, _lab, _kernel, _psp):
+_wireshark = App(name="wireshark", help="Dissectors for Wireshark and tshark.")
+for group in (_pcap, _vectors, _lab, _kernel, _psp, _wireshark):
     app.command(group)
 _psp.command(_psp_device)
 
@@ -71,6 +72,8 @@ _psp_device.command("wesper.cli.psp_device:stats")
 _psp_device.command("wesper.cli.psp_device:watch")
 _psp_device.command("wesper.cli.psp_device:associate")
 _psp_device.command("wesper.cli.psp_device:disassociate")
+_wireshark.command("wesper.cli.wireshark:install")
+_wireshark.command("wesper.cli.wireshark:show")
 
 
 def main(arguments: list[str] | None = None) -> None:

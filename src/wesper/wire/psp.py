@@ -19,7 +19,7 @@ _SOURCE: Final = "PSP Header Version 0"
 
 
 def _cookie_octets(header: PSP) -> int:
-    return COOKIE if header.cookie_present else 0
+    return COOKIE * header.cookie_present
 
 
 def _extension_octets(header: PSP) -> int:

@@ -1,0 +1,138 @@
+"""Where a protocol's headers stand in a packet, one after another, and what can be found there without a key.
+
+A `Layout` is a declaration like a header's: which headers follow each other, by which IP protocol, UDP port or marker
+they are known, what of the payload is in the clear. From it come the Wireshark dissectors, the Scapy layers, and the
+table of fields at fixed places (`places`), which is what a NIC, a switch or a BPF program can use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .arithmetic import formula
+from .format import Field, Header
+from .ipv4 import IPv4
+from .ipv6 import IPv6
+from .udp import UDP
+
+Octets = Callable[[Any], Any]
+"""Octets out of the fields parsed so far: arithmetic alone, so that `arithmetic.formula` can write it down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Type-length-value options in a header's field.
+
+    field: the field's name.   known: declarations of types that have one, their type and length octets included.
+    names: of the others.
+    Source: RFC 8200 §4.2, whose Pad1 (type 0, one octet) and PadN (type 1) all formats here keep.
+    """
+
+    field: str
+    known: Mapping[int, type[Header]] = dataclasses.field(default_factory=dict)
+    names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One header of a layout.
+
+    negotiated: octets of fields that are there only if both ends agreed so; the packet does not tell.
+    lengths: octets of variable fields that the header alone does not tell, where another header does.
+    options: the field that holds options.
+    """
+
+    header: type[Header]
+    negotiated: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    lengths: Mapping[str, Octets] = dataclasses.field(default_factory=dict)
+    options: Options | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One protocol in a packet.
+
+    name, title: as in filters and as people say.   source: document, with its revision where it is a draft.
+    parts: headers in wire order.   ip_protocol: number in an IP header, None if it is only in UDP.
+    udp_port: None if it is only over IP.   marker: what stands between UDP and the first header.
+    tell: (field, value) of the first header that tells this protocol from its neighbours on the same number.
+    icv: octets of the ICV, None where only the SA knows.
+    clear: octets from the first header on until encryption begins; None: it begins with the payload.
+    next_header: field that says what the payload is, if one does.
+    payload_header: what the payload begins with, if that is not the packet itself.
+    """
+
+    name: str
+    title: str
+    source: str
+    parts: tuple[Part, ...]
+    ip_protocol: int | None = None
+    udp_port: int | None = None
+    marker: bytes = b""
+    tell: tuple[str, int] | None = None
+    icv: int | None = None
+    clear: Octets | None = None
+    next_header: str = ""
+    payload_header: type[Header] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A field and where it stands.
+
+    bit: first bit from the start of the outer header, None if that is not the same in all packets; then why says so.
+    """
+
+    header: type[Header]
+    field: Field
+    bit: int | None
+    why: str = ""
+
+    @property
+    def octet(self) -> int | None:
+        """The octet that the field begins in."""
+        return None if self.bit is None else self.bit // 8
+
+    @property
+    def name(self) -> str:
+        """As in filters."""
+        return f"{self.header.NAME}.{self.field.wire_name}"
+
+
+def places(layout: Layout, ip_version: int, udp: bool) -> list[Place]:
+    """Return every field of a layout with its place.
+
+    ip_version: 4, a header without options, or 6, one without extension headers.   udp: whether UDP is between.
+    Raises ValueError where the protocol does not go that way.
+    """
+    if udp and layout.udp_port is None:
+        raise ValueError(f"{layout.name} does not go over UDP")
+    if not udp and layout.ip_protocol is None:
+        raise ValueError(f"{layout.name} goes over UDP alone")
+    at = 8 * ((IPv4.SIZE if ip_version == 4 else IPv6.SIZE) + (UDP.SIZE + len(layout.marker) if udp else 0))
+    return list(_placed(layout, at))
+
+
+def _placed(layout: Layout, at: int) -> Iterator[Place]:
+    moved = ""
+    for part in layout.parts:
+        for f in part.header.FIELDS:
+            yield Place(part.header, f, None if moved else at, moved)
+            if moved:
+                continue
+            at += f.bits
+            if not f.variable:
+                continue
+            compute = f.length or part.lengths.get(f.name)
+            length = None if compute is None else formula(compute)
+            if f.name in part.negotiated:
+                moved = f"behind {f.name}, which is there only if both ends agreed so"
+            elif length is None:
+                moved = f"behind {f.name}, whose length only the SA knows"
+            elif length.fields:
+                moved = f"behind {f.name}, whose length is in {' and '.join(length.fields)}"
+            else:
+                at += 8 * int(length.text)
