@@ -93,7 +93,7 @@ ivs = st.integers(0, (1 << 64) - 1)
 def received(draw: st.DrawFn, sent: bytes) -> bytes:
     """What arrives of a packet: as sent, or changed on its way."""
     packet = bytearray(sent)
-    kind = draw(st.sampled_from(("same", "same", "octet", "header", "header", "spi", "ce", "cut", "padded")))
+    kind = draw(st.sampled_from(("same", "same", "octet", "header", "header", "offset", "spi", "ce", "cut", "padded")))
     if not packet:
         return sent
     at = 20 if packet[0] >> 4 == 4 else 40  # UDP, where nothing stands between
@@ -102,6 +102,8 @@ def received(draw: st.DrawFn, sent: bytes) -> bytes:
     elif kind == "header" and at + 16 <= len(packet):
         place = at + draw(st.integers(2, 11))
         packet[place] = draw(st.sampled_from((0, 1, packet[place] ^ 1, packet[place] ^ 2)) | st.integers(0, 255))
+    elif kind == "offset" and at + 16 <= len(packet):
+        packet[at + 10] |= 63
     elif kind == "spi" and at + 16 <= len(packet):
         packet[at + 12 : at + 16] = draw(st.sampled_from((bytes(4), bytes((0x80, 0, 0, 0)))))
     elif kind == "ce":
