@@ -20,10 +20,10 @@ import pytest
 
 from wesper import SA, Action, Direction, Inner, Mode, Outer, Policy, Profile, Selector, UDPEncapsulation, open_engine
 from wesper.errors import UnsupportedError
+from wesper.host.link import LinkKind, open_link
 from wesper.host.netlink import NETLINK_ROUTE, Netlink
+from wesper.host.tun import DeviceKind, open_device
 from wesper.lab import Host, pair
-from wesper.tunnel.device import DeviceKind, open_device
-from wesper.tunnel.link import LinkKind, open_link
 from wesper.tunnel.loop import COUNTS, Loop, LoopOptions
 from wesper.tunnel.reference_loop import ReferenceLoop
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import ConfigError, ExitCode
+from ..host.places import default_run_dir
 from ..tunnel import explain as explaining
 from ..tunnel import keygen as keys
 from ..tunnel import service
 from ..tunnel.control import SCHEMA, ControlClient, DaemonGone, running
 from ..tunnel.file import TunnelFile, load_file
 from ..tunnel.metrics import NO_LOSS
-from ..tunnel.places import default_run_dir
 from .packet_view import PIPED_COLUMNS
 
 _Json = Annotated[bool, Parameter(negative=(), show_default=False)]

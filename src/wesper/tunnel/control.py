@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigError, ExitCode, WesperError
-from .places import default_run_dir
+from ..host.places import default_run_dir
 from .watching import keys, tap
 
 if TYPE_CHECKING:

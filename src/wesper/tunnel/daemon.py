@@ -25,18 +25,18 @@ from .. import __version__
 from ..engine import Engine, EventKind, Options, open_engine
 from ..engine.interface import SECOND
 from ..errors import ConfigError, WesperError
+from ..host.link import Link, LinkKind, local_address, open_link, path_mtu
+from ..host.places import make_own
+from ..host.tun import Device, open_device
 from ..protocols.ip import IPAddress
 from ..sa import Mode
 from .control import SCHEMA, ControlServer
-from .device import Device, open_device
 from .events import EventLog
 from .file import TunnelFile, TunnelSettings, load_file
-from .link import Link, LinkKind, local_address, open_link, path_mtu
 from .loop import Loop, LoopOptions, now_ns
 from .metrics import NO_LOSS
 from .pairs import Tunnel
 from .path_mtu import PathMessages
-from .places import make_own
 from .reference_loop import ReferenceLoop
 from .routes import Plan, Routes, plan
 from .scrape import ScrapeServer

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from ..engine import open_engine
+from ..host.link import local_address, path_mtu
 from ..protocols.ip import IPAddress
 from ..sa import Direction
 from .control import SCHEMA
 from .file import TunnelFile, TunnelSettings
-from .link import local_address, path_mtu
 from .loop import now_ns
 from .routes import Plan, plan
 

@@ -30,6 +30,8 @@ from ..crypto import SUITES
 from ..engine import ENGINES
 from ..engine.interface import split_keys
 from ..errors import ConfigError, KeyMaterialError
+from ..host.places import default_run_dir, default_state_dir
+from ..host.tun import IPV6_MIN_MTU, DeviceKind
 from ..keying.key_file import read_key_row
 from ..keying.static import legacy_word
 from ..keying.strict_toml import read_strict
@@ -49,8 +51,6 @@ from ..sa import (
     Selector,
     UDPEncapsulation,
 )
-from .device import IPV6_MIN_MTU, DeviceKind
-from .places import default_run_dir, default_state_dir
 from .scrape import parse_listen
 from .tables import EXPECTED, TABLES, FileTable, LifetimeTable, PairTable, PortsTable, SelectorTable, TunnelTable
 

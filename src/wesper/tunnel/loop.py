@@ -15,10 +15,10 @@ from ipaddress import ip_address
 from typing import ClassVar, Final, Literal, NamedTuple
 
 from ..engine import Engine
+from ..host.link import Link
+from ..host.tun import Device
 from ..protocols import icmp
 from ..verdict import Bypassed, Delivered, Dropped, DropReason
-from .device import Device
-from .link import Link
 
 COUNTS: Final[Mapping[str, str]] = {
     "device_read_packets": "packets that this host wanted protected, cut to the size of the wire",

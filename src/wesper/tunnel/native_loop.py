@@ -17,9 +17,9 @@ from .. import _native
 from ..engine import Engine
 from ..engine.native import NativeEngine
 from ..errors import UnsupportedError, WesperError
+from ..host.link import Link
+from ..host.tun import Device
 from ..verdict import REASON_BY_CODE
-from .device import Device
-from .link import Link
 from .loop import COUNTS, Loop, LoopOptions, Tapped, now_ns
 
 _WHOLE = 1 << 16  # octets of a packet that a tap keeps

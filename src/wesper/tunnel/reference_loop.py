@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar, Literal
 
+from ..host.link import Link
 from ..verdict import Delivered, Dropped, DropReason
-from .link import Link
 from .loop import COUNTS, Loop, Tapped, now_ns
 
 BATCH = 64  # packets from one descriptor before the others have their turn

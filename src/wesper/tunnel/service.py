@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import NoReturn, TextIO
 
 from ..errors import ExitCode, WesperError
+from ..host.places import make_own
 from .control import Refused
 from .daemon import Daemon
 from .events import EventLog
 from .file import TunnelFile
-from .places import make_own
 
 
 def serve(file: TunnelFile, say: Callable[[str], None]) -> None:

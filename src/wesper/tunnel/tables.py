@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from ..host.tun import DeviceKind
 from ..sa.replay import DEFAULT_WINDOW
 from ..wire.udp import IPSEC_NAT_T_PORT
-from .device import DeviceKind
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

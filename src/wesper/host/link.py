@@ -15,12 +15,12 @@ import errno
 import socket
 import struct
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
 
 from ..errors import ConfigError, PermissionNeeded
-from ..protocols.ip import IPAddress
 
+IPAddress = IPv4Address | IPv6Address
 LinkKind = Literal["udp4", "udp6", "raw4", "raw6"]
 
 RECEIVE_BUFFER_OCTETS: Final = 8 << 20

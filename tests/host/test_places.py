@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wesper.errors import ConfigError
-from wesper.tunnel.places import make_own
+from wesper.host.places import make_own
 
 
 def test_a_directory_is_made_for_this_user_alone_and_taken_again(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from wesper.errors import ConfigError
 from wesper.host.netlink import NETLINK_ROUTE, Netlink
+from wesper.host.tun import Device, DeviceKind, open_device
 from wesper.lab import Lab
 from wesper.protocols import ip
-from wesper.tunnel.device import Device, DeviceKind, open_device
 
-from .ends import eventually
+from ..tunnel.ends import eventually
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 KINDS = [pytest.param("tun", marks=pytest.mark.needs_tun), "veth"]

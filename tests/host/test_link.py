@@ -9,9 +9,9 @@ from ipaddress import ip_address
 import pytest
 
 from wesper.errors import ConfigError
+from wesper.host.link import LinkKind, open_link
 from wesper.lab import Host, Lab, pair
 from wesper.protocols import ip
-from wesper.tunnel.link import LinkKind, open_link
 from wesper.wire.ipv4 import IPv4
 from wesper.wire.ipv6 import IPv6
 from wesper.wire.udp import UDP

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ..errors import ConfigError, PermissionNeeded, UnsupportedError
-from ..host.netlink import NETLINK_ROUTE, Netlink, NetlinkError
-from ..host.offloads import set_offloads
+from .netlink import NETLINK_ROUTE, Netlink, NetlinkError
+from .offloads import set_offloads
 
 DeviceKind = Literal["auto", "tun", "veth"]
 
