@@ -65,9 +65,9 @@ def test_key_file_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("octets", "message"),
     [
-        (b"", "missing"),
+        (b"", "no SA"),
         (b"sa = []", "no SA"),
-        (b"# only a comment\n", "missing"),
+        (b"# only a comment\n", "no SA"),
         (b"\xff\xfe", "not text"),
         (b"#" * (MAX_OCTETS + 1), f"more than {MAX_OCTETS} octets"),
         (b"x = " + b"[" * 100_000, "keys"),

@@ -149,7 +149,7 @@ WRONG = [
     ("spi = 0x1000", "spi = 0x1000\ninner = { local = 'x', remote = 'y' }", "keys.toml:4: sa[0].inner: not two addr"),
     ("spi = 0x1000", "spi = \x01", "keys.toml:3: no value"),
     ("[[sa]]", "[sa]", "keys.toml:2: sa: not object (expected array)"),
-    ("[[sa]]", "[[as]]", "keys.toml:2: as: unknown key (expected sa)"),
+    ("[[sa]]", "[[as]]", "keys.toml:2: as: unknown key (expected sa, association, device)"),
 ]
 
 

@@ -182,7 +182,7 @@ def _second_opinion(console: Console, protected: Path, sas: list[StaticSA], fold
         return 0
     folder.mkdir(exist_ok=True)
     save_keys(sas, folder / "esp_sa", "esp_sa")
-    known = [sa for sa in tally.sas.values() if sa.sa.suite not in NEW_NAMES]
+    known = [sa for sa in tally.sas.values() if sa.suite not in NEW_NAMES]
     wanted = sum(sa.packets for sa in known)
     spis = ", ".join(f"{sa.spi:#x}" for sa in known)
     options = [word for flag in _TSHARK_FLAGS for word in ("-o", f"{flag}:TRUE")]

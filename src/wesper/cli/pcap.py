@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import CaptureError, ConfigError
-from ..keying import files_with_keys, format_of, load_keys, save_keys
+from ..keying import files_with_keys, format_of, load_all_keys, save_keys
 from ..pcap import create_capture, open_capture
 from ..pcap import info as pcap_info
 from ..pcap.batch import Batches
 from ..pcap.decrypt import decrypt as decrypt_capture
 from ..pcap.encrypt import encrypt as encrypt_capture
-from ..pcap.tally import Tally
+from ..pcap.tally import MAX_SAS, SATally, Tally
 from . import CHECK_FAILED, IO_TROUBLE
 from .packet_view import PIPED_COLUMNS
 
@@ -31,6 +31,7 @@ _Source = Annotated[str, Parameter(allow_leading_hyphen=True)]
 _HINTS = {
     "auth": "another key, or esn set otherwise than the peers have it",
     "encap_mismatch": 'encapsulation = "auto" takes packets with and without UDP',
+    "no_device_key": "the key file has neither that association nor the receiver's device key",
     "no_sa": "no SA of the key file has that SPI and those addresses",
     "replay": "numbers that came before, or ESN that starts in another half: sequence in the key file",
     "too_big": "protected, it would be longer than an IP packet may be",
@@ -48,11 +49,11 @@ def decrypt(
     anti_replay: bool = False,
     json: bool = False,
 ) -> int:
-    """Open the ESP packets of a capture, with and without UDP around them.
+    """Open the ESP packets of a capture, with and without UDP around them, and its PSP packets.
 
     Inner packets come on an interface of their own (link type RAW) right behind the packets that they came in, with SPI
-    and sequence number as comment. What else the capture holds is carried through. A .pcap output has one link type
-    only and so takes the inner packets alone. Exits with 1 if nothing could be opened, with 4 if the capture ends
+    and sequence number or IV as comment. What else the capture holds is carried through. A .pcap output has one link
+    type only and so takes the inner packets alone. Exits with 1 if nothing could be opened, with 4 if the capture ends
     inside a packet; the output is whole either way.
 
     Parameters
@@ -62,7 +63,7 @@ def decrypt(
     output
         The new capture; - for standard output.
     keys
-        File of SAs, in wesper's TOML or Wireshark's esp_sa form.
+        File of SAs, in wesper's TOML or Wireshark's esp_sa form; of PSP associations and devices, in TOML.
     engine
         Which engine opens packets: reference or native; by default the fastest there is.
     inner_only
@@ -72,7 +73,7 @@ def decrypt(
     json
         Print the summary as JSON on standard error.
     """
-    sas = load_keys(keys)
+    sas, psp = load_all_keys(keys)
     _keep_inputs(output, source, *files_with_keys(keys))
     tally = Tally()
     with Batches(source, _truncated(tally)) as batches, create_capture(output) as out, _progress() as progress:
@@ -81,6 +82,7 @@ def decrypt(
             out,
             sas,
             tally,
+            psp=psp,
             engine=engine,
             inner_only=inner_only,
             anti_replay=anti_replay,
@@ -101,14 +103,15 @@ def encrypt(
     protected_only: bool = False,
     json: bool = False,
 ) -> int:
-    """Protect the packets of a capture with the outbound SAs of a key file.
+    """Protect the packets of a capture with the outbound SAs and PSP associations of a key file.
 
     A packet goes to the first SA whose selectors match, else to the one that has none. Times and link-layer headers
     stay. Packets that no SA is for are carried through; one that its SA can't take is dropped and counted, never
     written in the clear. Exits with 1 if nothing could be protected, with 4 if the capture ends inside a packet; the
     output is whole either way.
 
-    Sequence numbers make the IVs: never use one twice under the same key. The summary says where the next run starts.
+    Sequence numbers make the IVs, and PSP's IVs count up: never use one twice under the same key. The summary says
+    where the next run starts.
 
     Parameters
     ----------
@@ -121,13 +124,14 @@ def encrypt(
     engine
         Which engine protects packets: reference or native; by default the fastest there is.
     sequence
-        Number of each SA's first packet; by default the one after the file's `sequence`.
+        Number of each SA's first packet, IV of each association's; by default the one after the file's `sequence` or
+        `iv`.
     protected_only
         Leave out packets that no SA is for.
     json
         Print the summary as JSON on standard error.
     """
-    sas = load_keys(keys)
+    sas, psp = load_all_keys(keys)
     _keep_inputs(output, source, *files_with_keys(keys))
     tally = Tally()
     with Batches(source, _truncated(tally)) as batches, create_capture(output) as out, _progress() as progress:
@@ -136,6 +140,7 @@ def encrypt(
             out,
             sas,
             tally,
+            psp=psp.associations,
             engine=engine,
             sequence=sequence,
             protected_only=protected_only,
@@ -187,7 +192,9 @@ def keys(source: Path, /, *, output: _Output) -> int:
     output
         The new key file; - for standard output.
     """
-    sas = load_keys(source)
+    sas, psp = load_all_keys(source)
+    if not sas:
+        raise ConfigError("no SA of ESP: Wireshark has no form for PSP's keys", path=source, expected="[[sa]] tables")
     _keep_inputs(output, *files_with_keys(source))
     text = source.read_text()
     form: Literal["toml", "esp_sa"] = "esp_sa" if format_of(text) == "toml" else "toml"
@@ -196,7 +203,9 @@ def keys(source: Path, /, *, output: _Output) -> int:
     left_out = save_keys(sas, output, form)
     for sa in left_out:
         print(f"wesper: {sa.title} is left out: Wireshark has no name for {sa.suite}", file=sys.stderr)
-    return CHECK_FAILED if left_out else 0
+    if psp:
+        print("wesper: what the file says of PSP is left out: Wireshark has no form for it", file=sys.stderr)
+    return CHECK_FAILED if left_out or psp else 0
 
 
 def _keep_inputs(output: str, *inputs: str | Path) -> None:
@@ -244,18 +253,30 @@ def _summary(tally: Tally, done: str, as_json: bool) -> None:
         console.print(f"  {tally.cut:,} of them were cut short by the capture (its snapshot length)")
     if tally.reassembled or tally.incomplete:
         console.print(f"  fragments: {tally.reassembled:,} made whole, {tally.incomplete:,} incomplete")
-    if tally.sas:
-        console.print(_sa_table(tally, done))
+    for entries, number in _by_number(tally):
+        if entries:
+            console.print(_sa_table(entries, done, number))
+    if tally.unlisted:
+        console.print(f"{tally.unlisted:,} packets of further SPIs: the table holds {MAX_SAS:,}.")
+    if tally.psp_counters:
+        counted = (f"{name} {count:,}" for name, count in tally.psp_counters.items() if count)
+        console.print(f"PSP: {', '.join(counted) or 'nothing'}")
     if tally.truncated:
         console.print(f"wesper: {tally.truncated}", style="bold red")
 
 
-def _sa_table(tally: Tally, done: str) -> Table:
-    table = _plain_table("SPI", "name", "suite", done + ">", "octets>", "sequence>")
-    for entry in tally.sas.values():
+def _by_number(tally: Tally) -> list[tuple[list[SATally], str]]:
+    """Return ESP's rows and PSP's, each with what their numbers are called."""
+    rows = tally.sas.values()
+    return [([row for row in rows if not row.is_psp], "sequence"), ([row for row in rows if row.is_psp], "IV")]
+
+
+def _sa_table(entries: list[SATally], done: str, number: str) -> Table:
+    table = _plain_table("SPI", "name", "suite", done + ">", "octets>", number + ">")
+    for entry in entries:
         numbers = f"{entry.first}-{entry.last}"
         table.add_row(
-            f"{entry.spi:#010x}", entry.sa.name, entry.sa.suite, f"{entry.packets:,}", f"{entry.octets:,}", numbers
+            f"{entry.spi:#010x}", entry.sa.name, entry.suite, f"{entry.packets:,}", f"{entry.octets:,}", numbers
         )
     return table
 

@@ -80,7 +80,7 @@ def open_capture_with(
                 if each.reason is not None:
                     found.dropped[each.reason] += 1
                     continue
-                assert each.sa is not None
+                assert isinstance(each.sa, StaticSA)
                 found.opened += 1
                 found.marked += marker in each.packet
                 out.write(each.packet, 0, interface=interface)

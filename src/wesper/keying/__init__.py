@@ -20,22 +20,43 @@ StaticSA(suite='aes-gcm-16', spi=4096, mode=Mode.TUNNEL)
 """
 
 from .esp_sa import read_esp_sa, write_esp_sa
-from .key_file import FORMATS, KeyFormat, files_with_keys, format_of, load_keys, parse_keys, save_keys
+from .key_file import (
+    FORMATS,
+    KeyFormat,
+    files_with_keys,
+    format_of,
+    load_all_keys,
+    load_keys,
+    load_psp_keys,
+    parse_keys,
+    save_keys,
+    save_private,
+)
+from .psp import PSPAssociation, PSPDevice, PSPKeys
+from .psp_toml import write_received
 from .static import Encapsulated, StaticSA
-from .toml_file import read_toml, write_toml
+from .toml_file import read_psp_toml, read_toml, write_toml
 
 __all__ = [
     "FORMATS",
     "Encapsulated",
     "KeyFormat",
+    "PSPAssociation",
+    "PSPDevice",
+    "PSPKeys",
     "StaticSA",
     "format_of",
     "files_with_keys",
+    "load_all_keys",
     "load_keys",
+    "load_psp_keys",
     "parse_keys",
     "read_esp_sa",
+    "read_psp_toml",
     "read_toml",
     "save_keys",
+    "save_private",
     "write_esp_sa",
+    "write_received",
     "write_toml",
 ]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from ..errors import ConfigError, KeyMaterialError
 from .esp_sa import read_esp_sa, write_esp_sa
+from .psp import PSPKeys
 from .static import StaticSA
 from .text_file import read_text
-from .toml_file import read_toml, write_toml
+from .toml_file import read_psp_toml, read_toml, write_toml
 
 KeyFormat = Literal["toml", "esp_sa"]
 FORMATS: tuple[KeyFormat, ...] = ("toml", "esp_sa")
@@ -27,6 +28,25 @@ def load_keys(path: Path | str) -> list[StaticSA]:
     """
     text = _read(Path(path))
     return parse_keys(text, format_of(text), path, key_files=True)
+
+
+def load_psp_keys(path: Path | str) -> PSPKeys:
+    """Read what a key file says of PSP.   Raises as load_keys does."""
+    keys = load_all_keys(path)[1]
+    if not keys:
+        raise ConfigError("nothing of PSP", path=path, expected="[[device]] or [[association]] tables")
+    return keys
+
+
+def load_all_keys(path: Path | str) -> tuple[list[StaticSA], PSPKeys]:
+    """Read the SAs of a key file and what it says of PSP; either may be empty.   Raises as load_keys does."""
+    text = _read(Path(path))
+    if format_of(text) != "toml":
+        return parse_keys(text, "esp_sa", path), PSPKeys()
+    sas, psp = read_toml(text, path, read_key_row), read_psp_toml(text, path, read_key_row)
+    if not sas and not psp:
+        raise ConfigError("no SA", path=path, expected="[[sa]], [[association]] or [[device]] tables")
+    return sas, psp
 
 
 def parse_keys(text: str, form: KeyFormat, path: Path | str, *, key_files: bool = False) -> list[StaticSA]:
@@ -50,6 +70,7 @@ def files_with_keys(path: Path | str) -> list[Path]:
     text = _read(path)
     if format_of(text) == "toml":
         read_toml(text, path, note)
+        read_psp_toml(text, path, note)
     return found
 
 
@@ -82,17 +103,24 @@ def save_keys(sas: Sequence[StaticSA], path: Path | str, form: KeyFormat | None 
     if str(path) == "-":
         sys.stdout.write(text)
         return left_out
+    save_private(path, [text])
+    return left_out
+
+
+def save_private(path: Path, parts: Iterable[str]) -> None:
+    """Write a file that only its owner may read, whole or not at all.   Raises ConfigError, OSError."""
+    if path.exists() and not path.is_file():
+        raise ConfigError("not a regular file", path=path, expected="a file for the keys")
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         try:
-            file.write(text)
+            file.writelines(parts)
             file.flush()
             os.replace(part, path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
             raise
-    return left_out
 
 
 def _read(path: Path) -> str:
@@ -103,6 +131,7 @@ def _read(path: Path) -> str:
 def read_key_row(path: Path) -> bytes:
     """Return the octets of a file of one SA's key, salt and auth key in a row, in hexadecimal.
 
+    Of a PSP device: device key 0, or both.
     Raises KeyMaterialError if others than its owner may read it, or it is no such file; OSError.
     """
     text = "".join(_read(path).split())

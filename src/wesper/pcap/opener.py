@@ -14,6 +14,7 @@ from ..sa import Mode, SAState
 from ..verdict import REASON_BY_CODE, DropReason
 from ..wire.numbers import UDP
 from ..wire.udp import IPSEC_NAT_T_PORT
+from .opened import Opened
 
 MAX_FOUND = 4096
 """SAs with an SPI that the file leaves open and packets have shown; the oldest goes first."""
@@ -28,20 +29,6 @@ _MAX_CHANGES = 64
 _WORTH_A_LOOK = frozenset(
     reason.code for reason in (DropReason.NO_SA, DropReason.ENCAP_MISMATCH, DropReason.BAD_INNER, DropReason.AUTH)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What became of a packet.
-
-    reason: None if it was opened; then packet is the inner one and sa, spi, sequence say by whom.
-    """
-
-    reason: DropReason | None
-    packet: bytes = b""
-    sa: StaticSA | None = None
-    spi: int = 0
-    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..keying import StaticSA
+from ..keying import PSPAssociation, PSPDevice
 from ..verdict import DropReason
+from .opened import Opening
 
 SCHEMA = 1
+MAX_SAS = 10_000
+"""SPIs that a run tells of one by one: PSP's may be millions."""
 
 
 @dataclass(slots=True)
 class SATally:
-    """What one SA did.   octets: of inner packets.   first, last: sequence numbers, as they came."""
+    """What one SA did.   octets: of inner packets.   first, last: sequence numbers or PSP's IVs, as they came."""
 
-    sa: StaticSA
+    sa: Opening
     spi: int
+    suite: str
     packets: int = 0
     octets: int = 0
     first: int = 0
@@ -31,16 +35,22 @@ class SATally:
         self.octets += octets
         self.last = sequence
 
+    @property
+    def is_psp(self) -> bool:
+        """Whether its numbers are PSP's IVs."""
+        return isinstance(self.sa, PSPAssociation | PSPDevice)
+
     def as_json(self) -> dict[str, Any]:
         """Return it with stable names."""
+        number = "iv" if self.is_psp else "sequence"
         return {
             "name": self.sa.name,
             "spi": f"{self.spi:#010x}",
-            "suite": self.sa.suite,
+            "suite": self.suite,
             "packets": self.packets,
             "octets": self.octets,
-            "first_sequence": self.first,
-            "last_sequence": self.last,
+            f"first_{number}": self.first,
+            f"last_{number}": self.last,
         }
 
 
@@ -51,6 +61,7 @@ class Tally:
     packets: records read.   other: those that were none of an SA's business.   done: opened or protected.
     dropped: why packets of an SA got no further, by verdict.   cut: those of them that the capture had not kept whole.
     reassembled, incomplete: datagrams that came in fragments.   truncated: the capture ended inside a record.
+    unlisted: packets of SPIs for which the table had no room.   psp_counters: PSP's statistics, by the kernel's names.
     """
 
     packets: int = 0
@@ -63,18 +74,24 @@ class Tally:
     reassembled: int = 0
     incomplete: int = 0
     truncated: str = ""
+    unlisted: int = 0
+    psp_counters: dict[str, int] = field(default_factory=dict)
 
     def drop(self, reason: DropReason) -> None:
         """Count a packet that was dropped."""
         self.dropped[reason.verdict] += 1
         self.sentences.setdefault(reason.verdict, reason.sentence)
 
-    def count(self, sa: StaticSA, spi: int, octets: int, sequence: int) -> None:
-        """Count a packet that was opened or protected."""
+    def count(self, sa: Opening, spi: int, octets: int, sequence: int, suite: str = "") -> None:
+        """Count a packet that was opened or protected.   suite: where it is not the SA's own: a PSP device's packet."""
         self.done += 1
         entry = self.sas.get((id(sa), spi))
         if entry is None:
-            entry = self.sas[id(sa), spi] = SATally(sa, spi)
+            if len(self.sas) >= MAX_SAS:
+                self.unlisted += 1
+                return
+            own = "" if isinstance(sa, PSPDevice) else sa.suite
+            entry = self.sas[id(sa), spi] = SATally(sa, spi, suite or own)
         entry.count(octets, sequence)
 
     def as_json(self, done: str) -> dict[str, Any]:
@@ -90,4 +107,6 @@ class Tally:
             "incomplete": self.incomplete,
             "truncated": self.truncated or None,
             "sas": [entry.as_json() for entry in self.sas.values()],
+            "unlisted": self.unlisted,
+            "psp_counters": self.psp_counters or None,
         }

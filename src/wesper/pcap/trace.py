@@ -55,7 +55,7 @@ class Tracer:
             if state is not None and state.packets:
                 found["replay"] = f"the highest number so far is {state.sequence}"
         (opened,) = self._opener.open([packet])
-        if opened.reason is None and opened.sa is not None:
+        if opened.reason is None and isinstance(opened.sa, StaticSA):
             so_far = f"; {found['replay']}" if "replay" in found else ""
             found["replay"] = f"number {opened.sequence}{so_far}"
             found["icv"] = f"{opened.sa.cipher.icv_octets} octets, and they fit"
@@ -70,11 +70,11 @@ class Tracer:
         if self._chooser is None:
             self._chooser = Chooser(self._sas, self._sending)
         found = look(Direction.OUT, packet)
-        number = self._chooser.choose(packet)
-        if number is None:
+        sa = self._chooser.choose(packet)
+        if not isinstance(sa, StaticSA):
             reason: DropReason | None = DropReason.OUT_NO_SA if found else DropReason.OUT_BAD_PACKET
             return Trace(Direction.OUT, packet, reason, walk(Direction.OUT, reason, found))
-        sa = self._chooser.by_id[number]
+        number = self._chooser.numbers[id(sa)]
         found["policy"], found["sa"] = "the key file has an SA for it", _named(sa)
         found["size"] = f"the largest packet is {self._sending.inner_mtu(number):,} octets"
         verdict = self._sending.encapsulate(number, packet, 0)

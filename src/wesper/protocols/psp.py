@@ -16,7 +16,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ..crypto.psp import DeviceKey, Version, version
+from ..crypto.psp import VERSIONS, DeviceKey, Version, version
 from ..crypto.siphash import siphash
 from ..errors import ConfigError
 from ..verdict import DropReason
@@ -244,32 +244,50 @@ def decapsulate(
     device_key: by the SPI's top bit.   versions: those enabled.   verify_checksum: of UDP, where it is not zero.
     Drops: see DropReason; those inside Opened are of authentic packets.
     """
+    located = locate(versions, port, verify_checksum, packet)
+    if isinstance(located, DropReason):
+        return located
+    keys = device_key(located.spi >> 31)
+    if keys is None:
+        return DropReason.PSP_NO_DEVICE_KEY
+    opened = open_sealed(located.version, keys.derive(located.spi, located.version), located.sealed)
+    return DropReason.PSP_AUTH if opened is None else release(located, opened)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A packet that could be one of PSP's, before any key has said so.   sealed: from PSP header to ICV."""
+
+    datagram: Datagram
+    sealed: bytes
+    version: Version
+    spi: int
+
+
+def locate(versions: Collection[int], port: int, verify_checksum: bool, packet: bytes) -> Located | DropReason:
+    """Find PSP in a packet, and check what needs no key.   Arguments as in `decapsulate`."""
     datagram = parse(packet)
     if datagram is None:
         return DropReason.PSP_BAD_IP
-    found = _body(datagram, port, verify_checksum)
-    if isinstance(found, DropReason):
-        return found
-    body = found
-    used = _version(body, versions)
+    sealed = _body(datagram, port, verify_checksum)
+    if isinstance(sealed, DropReason):
+        return sealed
+    used = header_version(sealed, versions)
     if isinstance(used, DropReason):
         return used
-    spi = int.from_bytes(body[4:8], "big")
-    if not spi & INDEX_MASK:
-        return DropReason.PSP_SPI
-    keys = device_key(spi >> 31)
-    if keys is None:
-        return DropReason.PSP_NO_DEVICE_KEY
-    opened = open_sealed(used, keys.derive(spi, used), body)
-    if opened is None:
-        return DropReason.PSP_AUTH
+    spi = int.from_bytes(sealed[4:8], "big")
+    return Located(datagram, sealed, used, spi) if spi & INDEX_MASK else DropReason.PSP_SPI
+
+
+def release(located: Located, opened: bytes) -> Opened:
+    """Return what an authentic packet holds.   opened: header, extension and payload in clear."""
     header = PSP.parse(opened)
-    packet, reason = _release(datagram, header.next_header, opened[len(header) :])
+    packet, reason = _release(located.datagram, header.next_header, opened[len(header) :])
     if reason is None and header.drop:
         reason = DropReason.PSP_SAMPLED
     return Opened(
         packet,
-        spi,
+        located.spi,
         header.iv,
         header.version,
         header.cookie if header.cookie_present else None,
@@ -304,8 +322,11 @@ def _body(datagram: Datagram, port: int, verify_checksum: bool) -> bytes | DropR
     return packet[at + UDP_HEADER :]
 
 
-def _version(body: bytes, versions: Collection[int]) -> Version | DropReason:
-    """Check what a header says before any key is needed."""
+def header_version(body: bytes, versions: Collection[int] = tuple(VERSIONS)) -> Version | DropReason:
+    """Return a header's version, or what is wrong with the header that needs no key to be seen.
+
+    body: from PSP header to ICV.   versions: those enabled.
+    """
     if len(body) < FIXED + ICV:
         return DropReason.PSP_TRUNCATED
     units, words, flags = body[1], body[2] & 63, body[3]
