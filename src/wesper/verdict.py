@@ -122,6 +122,112 @@ class DropReason(enum.Enum):
         "the SA may not use the next sequence number yet",
         "RFC 4106 §3.1",
     )
+    # Inbound, of WESP, WESPv2 and EESP.
+    NOT_EESP = (
+        40,
+        "not_eesp",
+        "XfrmInHdrError",
+        "the first bit of an EESP packet is 0",
+        "draft-ietf-ipsecme-eesp-03 §2.2.1",
+    )
+    BAD_VERSION = (
+        41,
+        "bad_version",
+        "XfrmInHdrError",
+        "the header's version is not the SA's protocol",
+        "RFC 5840 §2, draft-klassert-ipsecme-wespv2-01 §2.1, draft-ietf-ipsecme-eesp-03 §2.2.1",
+    )
+    BAD_RESERVED = (
+        42,
+        "bad_reserved",
+        "XfrmInHdrError",
+        "a reserved bit of the base header is set",
+        "draft-ietf-ipsecme-eesp-03 §2.2.1",
+    )
+    BAD_HDRLEN = (
+        43,
+        "bad_hdrlen",
+        "XfrmInHdrError",
+        "HdrLen or padding is not what the SA makes of it",
+        "RFC 5840 §2, draft-klassert-ipsecme-wespv2-01 §2.1",
+    )
+    BAD_TRAILERLEN = (
+        44,
+        "bad_trailerlen",
+        "XfrmInHdrError",
+        "TrailerLen is not the length of the SA's ICV",
+        "RFC 5840 §2",
+    )
+    BAD_ENCRYPTED_BIT = (
+        45,
+        "bad_encrypted_bit",
+        "XfrmInHdrError",
+        "the E bit says other than the SA about encryption",
+        "RFC 5840 §2",
+    )
+    BAD_OPTLEN = (
+        46,
+        "bad_optlen",
+        "XfrmInHdrError",
+        "the options' length is no multiple of 4, or leaves no room for what follows",
+        "draft-klassert-ipsecme-wespv2-01 §2.1, draft-ietf-ipsecme-eesp-03 §2.2.1",
+    )
+    BAD_OPTION = (
+        47,
+        "bad_option",
+        "XfrmInHdrError",
+        "an option is cut short, malformed, or not there where it has to be",
+        "draft-klassert-ipsecme-wespv2-01 §2.2.2, draft-ietf-ipsecme-eesp-03 §3.1",
+    )
+    UNKNOWN_OPTION = (
+        48,
+        "unknown_option",
+        "XfrmInHdrError",
+        "an option that is not known asks to drop the packet",
+        "draft-klassert-ipsecme-wespv2-01 §2.2.2",
+    )
+    BAD_NEXT_HEADER = (
+        49,
+        "bad_next_header",
+        "XfrmInStateProtoError",
+        "Next Header in front contradicts crypt offset or trailer",
+        "RFC 5840 §2, draft-klassert-ipsecme-wespv2-01 §2.1",
+    )
+    BAD_CRYPT_OFFSET = (
+        50,
+        "bad_crypt_offset",
+        "XfrmInStateProtoError",
+        "the crypt offset is above what was announced, or reaches past the payload",
+        "draft-klassert-ipsecme-wespv2-01 §2.1, draft-ietf-ipsecme-eesp-03 §3.1.2",
+    )
+    BAD_PAYLOAD_OFFSET = (
+        51,
+        "bad_payload_offset",
+        "XfrmInStateProtoError",
+        "Payload Offset is not where the payload begins",
+        "draft-ietf-ipsecme-eesp-03 §3.1.2",
+    )
+    BAD_SESSION = (
+        52,
+        "bad_session",
+        "XfrmInNoStates",
+        "the Sub SA ID is above what was announced",
+        "draft-ietf-ipsecme-eesp-03 §2.9.2",
+    )
+    FORMAT_MISMATCH = (
+        53,
+        "format_mismatch",
+        "XfrmInStateModeError",
+        "full payload format where optimized has to be, or the other way round",
+        "draft-ietf-ipsecme-eesp-03 §2.8",
+    )
+    BAD_PAYLOAD_INFO = (
+        54,
+        "bad_payload_info",
+        "XfrmInStateModeError",
+        "the Payload Info Header is none, or not one of this mode",
+        "draft-ietf-ipsecme-eesp-03 §2.4",
+    )
     # PSP inbound, in the order of a packet's walk. Sources: docs/psp.md names the documents.
     PSP_BAD_IP = (
         64,
@@ -293,12 +399,14 @@ class Delivered:
     """A packet to pass on.
 
     packet: from its IP header.   sa: id of the SA that did the work.
-    sequence: full 64-bit sequence number, sent or received.
+    sequence: full 64-bit sequence number, sent or received; 0 where packets arrive without one.
+    flow: EESP's Session ID, WESPv2's flow identifier; 0 where there is none.
     """
 
     packet: bytes
     sa: int
     sequence: int
+    flow: int = 0
 
 
 @dataclass(frozen=True, slots=True)

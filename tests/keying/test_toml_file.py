@@ -134,7 +134,11 @@ WRONG = [
     ),
     ("spi = 0x1000", "spi = 0x1000\nlocal = '1.2.3'", "keys.toml:4: sa[0].local: '1.2.3' is no address range"),
     ("spi = 0x1000", "spi = 0x1000\nsequence = -1", "keys.toml:4: sa[0].sequence: "),
-    ("spi = 0x1000", "spi = 0x1000\nprotocol = 'ah'", "keys.toml:4: sa[0].protocol: no protocol 'ah' (expected esp)"),
+    (
+        "spi = 0x1000",
+        "spi = 0x1000\nprotocol = 'ah'",
+        "keys.toml:4: sa[0].protocol: no protocol 'ah' (expected esp or wesp or wespv2 or eesp)",
+    ),
     (
         "spi = 0x1000",
         "spi = 0x1000\nencapsulation = { local_prot = 1 }",

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wesper import Mode, Profile
 from wesper.crypto import SUITES, transform
-from wesper.protocols import PROTOCOLS, Opened, esp, udp
+from wesper.protocols import PROTOCOLS, Arrived, Opened, Outgoing, esp, udp
 from wesper.protocols.ecn import Alarm, decapsulate
+from wesper.protocols.encapsulation import Located
 from wesper.verdict import DropReason
 
 from ..engine import oracle
@@ -31,12 +33,17 @@ def test_round_trip(which: tuple[str, int], esn: bool, sequence: int, next_heade
     keys = transform(suite, material.key, material.salt, material.auth_key)
     sequence = sequence if esn else sequence & 0xFFFFFFFF or 1
     iv = bytes(range(suite.iv_octets)) if suite.iv_octets else esp.implicit_iv(sequence, esn) * suite.implicit_iv
-    body = ESP.encapsulate(suite, keys, SPI, sequence, esn, iv, next_header, payload)
+    terms = Profile(name, Mode.TRANSPORT, esn=esn)
+    out = Outgoing(SPI, sequence, 0, iv, next_header, payload, len(payload), None, version=4, in_udp=False)
+    body = ESP.seal(terms, keys, out)
     assert body == oracle.seal(material, SPI, sequence, esn, iv, payload, next_header)
-    assert ESP.locate(body) == (SPI, sequence & 0xFFFFFFFF)
-    assert ESP.fits(suite, body)
-    assert ESP.decapsulate(suite, keys, body, sequence, esn, True) == Opened(next_header, payload)
-    assert ESP.decapsulate(suite, keys, body[:-1] + bytes((body[-1] ^ 1,)), sequence, esn, True) is DropReason.AUTH
+    assert ESP.locate(body) == ESP.quoted(body) == Located(SPI, sequence & 0xFFFFFFFF)
+    arrived = ESP.read(terms, body, 4, False)
+    assert isinstance(arrived, Arrived)
+    assert ESP.open(terms, keys, arrived, sequence) == Opened(next_header, payload)
+    forged = ESP.read(terms, body[:-1] + bytes((body[-1] ^ 1,)), 4, False)
+    assert isinstance(forged, Arrived)
+    assert ESP.open(terms, keys, forged, sequence) is DropReason.AUTH
 
 
 @pytest.mark.parametrize("octets", range(8))
@@ -52,10 +59,9 @@ def test_sizes(name: str) -> None:
         pad = esp.padding_octets(suite, payload)
         assert 0 <= pad < sizes.block
         assert (payload + pad + 2) % sizes.block == 0
-    around = ESP.overhead(suite)
-    assert around == 8 + sizes.iv + sizes.icv
+    around, terms = 8 + sizes.iv + sizes.icv, Profile(name, Mode.TRANSPORT)
     for room in range(around + 90):
-        most = ESP.inner_mtu(suite, room)
+        most = ESP.inner_mtu(terms, 4, False, room)
         if most:
             assert around + most + esp.padding_octets(suite, most) + 2 <= room
         more = most + 1
@@ -64,10 +70,11 @@ def test_sizes(name: str) -> None:
 
 @pytest.mark.parametrize("octets", range(60))
 def test_fits(octets: int) -> None:
-    for name, suite in SUITES.items():
+    for name in SUITES:
         sizes = oracle.SUITES[name]
         sealed = octets - 8 - sizes.iv - sizes.icv
-        assert ESP.fits(suite, bytes(octets)) is (sealed >= sizes.block and sealed % sizes.block == 0)
+        fits = ESP.read(Profile(name, Mode.TRANSPORT), bytes(octets), 4, False) is not DropReason.TRUNCATED
+        assert fits is (sealed >= sizes.block and sealed % sizes.block == 0)
 
 
 def test_implicit_iv() -> None:

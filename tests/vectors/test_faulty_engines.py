@@ -29,9 +29,10 @@ class MovesItsWindowBeforeTheICV(ReferenceEngine):
     def decapsulate(self, packet: bytes, now: int) -> Verdict:
         for association in self._inbound.values():
             sequence = association.infer(int.from_bytes(packet[24:28], "big"))
-            if association.window is not None and sequence is not None and association.window.check(sequence):
+            window = association.make(0).window
+            if window is not None and sequence is not None and window.check(sequence):
                 verdict = super().decapsulate(packet, now)
-                association.window.accept(sequence)
+                window.accept(sequence)
                 return verdict
         return super().decapsulate(packet, now)
 
@@ -43,8 +44,9 @@ class ForgetsTheWindow(ReferenceEngine):
         verdict = super().decapsulate(packet, now)
         if isinstance(verdict, Dropped):
             for association in self._inbound.values():
-                if association.window is not None:
-                    association.window._ring = [0] * len(association.window._ring)
+                window = association.make(0).window
+                if window is not None:
+                    window._ring = [0] * len(window._ring)
         return verdict
 
 

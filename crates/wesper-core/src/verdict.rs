@@ -58,6 +58,36 @@ pub enum DropReason {
     OutTooBig = 38,
     /// the SA may not use the next sequence number yet (RFC 4106 §3.1).
     OutNotReserved = 39,
+    /// the first bit of an EESP packet is 0 (draft-ietf-ipsecme-eesp-03 §2.2.1).
+    NotEesp = 40,
+    /// the header's version is not the SA's protocol (RFC 5840 §2, draft-klassert-ipsecme-wespv2-01 §2.1, draft-ietf-ipsecme-eesp-03 §2.2.1).
+    BadVersion = 41,
+    /// a reserved bit of the base header is set (draft-ietf-ipsecme-eesp-03 §2.2.1).
+    BadReserved = 42,
+    /// HdrLen or padding is not what the SA makes of it (RFC 5840 §2, draft-klassert-ipsecme-wespv2-01 §2.1).
+    BadHdrlen = 43,
+    /// TrailerLen is not the length of the SA's ICV (RFC 5840 §2).
+    BadTrailerlen = 44,
+    /// the E bit says other than the SA about encryption (RFC 5840 §2).
+    BadEncryptedBit = 45,
+    /// the options' length is no multiple of 4, or leaves no room for what follows (draft-klassert-ipsecme-wespv2-01 §2.1, draft-ietf-ipsecme-eesp-03 §2.2.1).
+    BadOptlen = 46,
+    /// an option is cut short, malformed, or not there where it has to be (draft-klassert-ipsecme-wespv2-01 §2.2.2, draft-ietf-ipsecme-eesp-03 §3.1).
+    BadOption = 47,
+    /// an option that is not known asks to drop the packet (draft-klassert-ipsecme-wespv2-01 §2.2.2).
+    UnknownOption = 48,
+    /// Next Header in front contradicts crypt offset or trailer (RFC 5840 §2, draft-klassert-ipsecme-wespv2-01 §2.1).
+    BadNextHeader = 49,
+    /// the crypt offset is above what was announced, or reaches past the payload (draft-klassert-ipsecme-wespv2-01 §2.1, draft-ietf-ipsecme-eesp-03 §3.1.2).
+    BadCryptOffset = 50,
+    /// Payload Offset is not where the payload begins (draft-ietf-ipsecme-eesp-03 §3.1.2).
+    BadPayloadOffset = 51,
+    /// the Sub SA ID is above what was announced (draft-ietf-ipsecme-eesp-03 §2.9.2).
+    BadSession = 52,
+    /// full payload format where optimized has to be, or the other way round (draft-ietf-ipsecme-eesp-03 §2.8).
+    FormatMismatch = 53,
+    /// the Payload Info Header is none, or not one of this mode (draft-ietf-ipsecme-eesp-03 §2.4).
+    BadPayloadInfo = 54,
     /// the outer IP header is malformed, or longer than what arrived (RFC 791 §3.1).
     PspBadIp = 64,
     /// still a fragment: reassemble before PSP (PSP NIC Receive Processing).
@@ -113,7 +143,7 @@ pub const CODES: usize = 96;
 
 impl DropReason {
     /// Every reason, in the order of a packet's walk.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 65] = [
         Self::NotForUs,
         Self::TruncatedHeader,
         Self::Truncated,
@@ -140,6 +170,21 @@ impl DropReason {
         Self::OutMode,
         Self::OutTooBig,
         Self::OutNotReserved,
+        Self::NotEesp,
+        Self::BadVersion,
+        Self::BadReserved,
+        Self::BadHdrlen,
+        Self::BadTrailerlen,
+        Self::BadEncryptedBit,
+        Self::BadOptlen,
+        Self::BadOption,
+        Self::UnknownOption,
+        Self::BadNextHeader,
+        Self::BadCryptOffset,
+        Self::BadPayloadOffset,
+        Self::BadSession,
+        Self::FormatMismatch,
+        Self::BadPayloadInfo,
         Self::PspBadIp,
         Self::PspFragment,
         Self::PspBadUdp,

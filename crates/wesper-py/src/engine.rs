@@ -184,7 +184,7 @@ impl Engine {
     }
 
     /// Protect one packet with this SA.
-    #[pyo3(signature = (sa, packet, now, *, tfc = None))]
+    #[pyo3(signature = (sa, packet, now, *, tfc = None, mark = 0))]
     fn encapsulate<'py>(
         &self,
         py: Python<'py>,
@@ -192,7 +192,9 @@ impl Engine {
         packet: &[u8],
         now: u64,
         tfc: Option<&[u8]>,
+        mark: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = mark; // none of the protocols here names flows
         let verdicts = Verdicts::get(py)?;
         match self.core.encapsulate(sa, packet, tfc.unwrap_or_default(), now, |octets| PyBytes::new(py, octets)) {
             Ok(delivered) => verdicts.delivered(py, delivered),

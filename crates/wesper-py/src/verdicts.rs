@@ -14,7 +14,7 @@ static VERDICTS: PyOnceLock<Verdicts> = PyOnceLock::new();
 /// What verdicts are made of. Drops are immutable, so one of each reason serves for all.
 pub(crate) struct Verdicts {
     delivered: Py<PyType>,
-    names: [Py<PyString>; 3],
+    names: [Py<PyString>; 4],
     dropped: Py<PyType>,
     reasons: Vec<Option<Py<PyAny>>>,
     drops: Vec<Option<Py<PyAny>>>,
@@ -36,7 +36,7 @@ impl Verdicts {
             }
             Ok(Self {
                 delivered: module.getattr("Delivered")?.cast_into::<PyType>()?.unbind(),
-                names: ["packet", "sa", "sequence"].map(|name| PyString::intern(py, name).unbind()),
+                names: ["packet", "sa", "sequence", "flow"].map(|name| PyString::intern(py, name).unbind()),
                 dropped: dropped.unbind(),
                 reasons,
                 drops,
@@ -50,13 +50,14 @@ impl Verdicts {
         py: Python<'py>,
         verdict: engine::Delivered<Bound<'py, PyBytes>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let [packet, sa, sequence] = self.names.each_ref().map(|name| name.bind(py));
+        let [packet, sa, sequence, flow] = self.names.each_ref().map(|name| name.bind(py));
         let values = [
             verdict.packet.into_any(),
             verdict.sa.into_pyobject(py)?.into_any(),
             verdict.sequence.into_pyobject(py)?.into_any(),
+            0_u64.into_pyobject(py)?.into_any(), // none of the protocols here names flows
         ];
-        ffi::with_slots(self.delivered.bind(py), [packet, sa, sequence], values)
+        ffi::with_slots(self.delivered.bind(py), [packet, sa, sequence, flow], values)
     }
 
     /// A packet that goes no further.

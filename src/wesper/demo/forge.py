@@ -61,9 +61,9 @@ def _esp_at(packet: bytes) -> int:
 
 def _number(packet: bytes) -> int:
     located = PROTOCOLS["esp"].locate(packet[_esp_at(packet) :])
-    if isinstance(located, DropReason):
+    if isinstance(located, DropReason) or located.low is None:
         raise ValueError("not ESP")
-    return located[1]
+    return located.low
 
 
 def _with(

@@ -102,7 +102,7 @@ def kind_of(frame: bytes, ports: Collection[int], spis: Collection[int], *, link
 
 def _esp(body: bytes, spis: Collection[int], name: str) -> str:
     located = PROTOCOLS["esp"].locate(body)
-    return name if not isinstance(located, DropReason) and located[0] in spis else UNKNOWN_SPI
+    return name if not isinstance(located, DropReason) and located.spi in spis else UNKNOWN_SPI
 
 
 def _raise(error: CaptureError) -> None:

@@ -19,6 +19,8 @@ class EventKind(enum.Enum):
     ECN_ALARM = "ecn_alarm"  # an ECN combination that no known ingress makes (RFC 6040 §4.2)
     MTU_CHANGED = "mtu_changed"  # the path's MTU was learnt or has aged (RFC 4301 §8.2)
     RESYNCHRONISED = "resynchronised"  # the high half of the sequence number was found again (RFC 4303 appendix A3)
+    TEAR_DOWN = "tear_down"  # an authentic packet broke what was agreed on: the SA should go (EESP §3.1.2)
+    UNKNOWN_OPTION = "unknown_option"  # one that asks for an ICMP message was dropped for (WESPv2 §2.2.2)
     AUDIT = "audit"  # an auditable event (RFC 4303 §4)
 
 
@@ -28,7 +30,8 @@ class Event:
 
     now: nanoseconds, as given to the call that caused it.   sa: id.
     limit: of a lifetime seconds, octets, packets, idle_seconds or sequence; of an ECN alarm its class.
-    reason, spi, sequence (low half), source, destination, flow_label: of an audited drop.
+    reason, spi, sequence (low half), session, source, destination, flow_label: of an audited drop.
+    pointer: where the option's type stands, in octets from the outer IP header's first; source, destination: of that.
     address, port: where the peer is now.   mtu: octets.   inner, outer: ECN codepoints.
     selector: of the SA to be made.
     """
@@ -49,10 +52,12 @@ class Event:
     inner: int = 0
     outer: int = 0
     selector: Selector | None = None
+    session: int = 0
+    pointer: int = 0
 
 
-# RFC 4303 §4 and RFC 4301 §5.2: these drops leave a trace in the audit log if it is on. So do, from above the packet
-# path, packets that no policy matches (RFC 4301 §5.1).
+# RFC 4303 §4, RFC 4301 §5.2, draft-ietf-ipsecme-eesp-03 §7: these drops leave a trace in the audit log if it is on. So
+# do, from above the packet path, packets that no policy matches (RFC 4301 §5.1).
 AUDITABLE = frozenset(
     (
         DropReason.FRAGMENT,
@@ -60,6 +65,8 @@ AUDITABLE = frozenset(
         DropReason.REPLAY,
         DropReason.AUTH,
         DropReason.SELECTOR_MISMATCH,
+        DropReason.BAD_SESSION,
+        DropReason.BAD_CRYPT_OFFSET,
         DropReason.OUT_SEQUENCE_OVERFLOW,
     )
 )

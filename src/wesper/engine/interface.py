@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, KeyMaterialError
 from ..protocols import PROTOCOLS, icmp, ip, udp
 from ..protocols.fragment import fragment
-from ..sa import DF, SA, Action, Direction, Fragmentation, Mode, Policy, Profile, SAState
+from ..sa import DF, SA, Action, Direction, Fragmentation, Mode, Policy, Profile, SAState, SubSAState
 from ..verdict import COUNTERS, Bypassed, Delivered, Dropped, DropReason, Verdict
 from ..wire.numbers import UDP
 from ..wire.udp import IPSEC_NAT_T_PORT
@@ -108,7 +108,8 @@ class Engine(ABC):
     ) -> NDArray[np.uint64]:
         """Add SAs that share a profile and return their ids.
 
-        spis: (n,).   keys: (n, octets): each row key, then salt (RFC 4106 §8.1) or the HMAC's key (RFC 7296 §2.17).
+        spis: (n,).   keys: (n, octets): each row key, then salt (RFC 4106 §8.1) or the HMAC's key (RFC 7296 §2.17);
+        of EESP's Sub SAs the root key, of stateless groups the master keys.
         Cost: one pass; the native engine makes no Python object for an SA.
         Raises ConfigError, and then has added none.
         """
@@ -120,6 +121,16 @@ class Engine(ABC):
     @abstractmethod
     def state(self, sa: int) -> SAState:
         """Return what the SA has lived through.   Raises ConfigError if there is none."""
+
+    def sub_sa_state(self, sa: int, sub_sa: int) -> SubSAState:
+        """Return what a Sub SA has lived through; an SA that has none counts as its own Sub SA 0.
+
+        Raises ConfigError if there is no such SA, or no packet of such a Sub SA yet.
+        """
+        state = self.state(sa)
+        if sub_sa:
+            raise self._no_such_sub_sa(sub_sa)
+        return SubSAState(state.sequence, state.packets, state.octets)
 
     @abstractmethod
     def find(self, spis: NDArray[np.uint32]) -> NDArray[np.uint64]:
@@ -150,7 +161,7 @@ class Engine(ABC):
         For keys that outlive a run: what a restart goes on from has to be on disk before a number is used
         (RFC 4106 §3.1). Packets beyond are dropped (OUT_NOT_RESERVED) and the SA lives on; a later call raises the
         bound, or lowers it.
-        last: 0..2^64-1.   Raises ConfigError, also for an inbound SA.
+        last: 0..2^64-1; of every Sub SA.   Raises ConfigError, also for an inbound SA.
         """
         if not 0 <= last < 1 << 64:
             raise ConfigError(f"sequence number {last}", key="last", expected="0..2^64-1")
@@ -183,19 +194,22 @@ class Engine(ABC):
     # Packets
 
     @abstractmethod
-    def encapsulate(self, sa: int, packet: bytes, now: int, *, tfc: bytes = b"") -> Verdict:
+    def encapsulate(self, sa: int, packet: bytes, now: int, *, tfc: bytes = b"", mark: int = 0) -> Verdict:
         """Protect one packet with this SA.
 
-        packet: from its IP header; TTL already decremented if this host forwards.
-        tfc: octets to append, tunnel mode only.
+        packet: from its IP header, TTL already decremented if this host forwards; in mode iptfs an AGGFRAG payload.
+        tfc: octets to append, tunnel mode only, not with EESP.
+        mark: 0..2^32-1, what flows are named by if the SA's policy says so (`FlowKind.MARK`).
         Drops: OUT_BAD_PACKET, OUT_NO_SA, OUT_EXPIRED, OUT_MODE, OUT_TOO_BIG, OUT_SEQUENCE_OVERFLOW,
         OUT_NOT_RESERVED.
         """
 
     @abstractmethod
     def dummy(self, sa: int, payload: bytes, now: int) -> Verdict:
-        """Make a packet that the peer throws away (RFC 4303 §2.6), tunnel mode only.
+        """Make a packet that the peer throws away (RFC 4303 §2.6).
 
+        In tunnel mode; with EESP in other modes, if the profile has outer addresses, and in tunnel mode with a crypt
+        offset only, since its optimized format has no Next Header.
         payload: any octets; a Linux peer wants at least one.
         """
 
@@ -208,8 +222,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def encapsulate_many(self, sas: NDArray[np.uint64] | int, packets: Packets, now: int) -> Results:
-        """Protect packets, in order.   sas: (n,) ids, or one for all."""
+    def encapsulate_many(
+        self, sas: NDArray[np.uint64] | int, packets: Packets, now: int, marks: NDArray[np.uint32] | int = 0
+    ) -> Results:
+        """Protect packets, in order.   sas: (n,) ids, or one for all.   marks: (n,), or one for all."""
 
     @abstractmethod
     def decapsulate_many(self, packets: Packets, now: int) -> Results:
@@ -269,9 +285,10 @@ class Engine(ABC):
                 counts[reason.counter] += number
         return counts
 
-    def outbound(self, packet: bytes, now: int) -> list[Verdict]:
+    def outbound(self, packet: bytes, now: int, *, mark: int = 0) -> list[Verdict]:
         """Do with a packet from the protected side what policy says (RFC 4301 §5.1).
 
+        mark: as `encapsulate` takes it.
         Returns one verdict; more where an IPv4 packet without DF had to be cut.
         Drops: OUT_BAD_PACKET, OUT_DISCARD, OUT_NO_SA (and an ACQUIRE event: there is no SA yet, or no longer), and
         those of encapsulate.
@@ -292,23 +309,23 @@ class Engine(ABC):
             assert datagram is not None
             self._tell(Event(EventKind.ACQUIRE, now, selector=policy.selector_for(ip.flow(datagram))))
             return [self._drop(DropReason.OUT_NO_SA)]
-        return self._send(sa, packet, now)
+        return self._send(sa, packet, now, mark)
 
-    def _send(self, sa: int, packet: bytes, now: int) -> list[Verdict]:
+    def _send(self, sa: int, packet: bytes, now: int, mark: int) -> list[Verdict]:
         """Protect a packet, cut where it has to be and may be (RFC 4301 §8.2.1)."""
         profile = self._profile(sa)
         if profile is not None and _is_cut_before(profile):
             mtu = self.inner_mtu(sa, now)
             datagram = ip.parse(packet) if len(packet) > mtu else None
             if datagram is not None and datagram.version == 4:
-                return [self.encapsulate(sa, piece, now) for piece in fragment(datagram, mtu) or [packet]]
-        verdict = self.encapsulate(sa, packet, now)
+                return [self.encapsulate(sa, piece, now, mark=mark) for piece in fragment(datagram, mtu) or [packet]]
+        verdict = self.encapsulate(sa, packet, now, mark=mark)
         if not isinstance(verdict, Delivered) or len(verdict.packet) <= (mtu := self.state(sa).mtu):
             return [verdict]
         outer = ip.parse(verdict.packet)
         assert outer is not None
         cut = fragment(outer, mtu, verdict.sequence & 0xFFFFFFFF) or [verdict.packet]
-        return [Delivered(piece, sa, verdict.sequence) for piece in cut]
+        return [Delivered(piece, sa, verdict.sequence, verdict.flow) for piece in cut]
 
     def inbound(self, packet: bytes, now: int) -> Verdict:
         """Do with a packet from the unprotected side what policy says (RFC 4301 §5.2).
@@ -342,24 +359,45 @@ class Engine(ABC):
         if claim is None or quoted is None:
             return False
         destination, protocol, body = quoted
-        if protocol == UDP:
-            body = body[udp.HEADER :]
-        elif not any(protocol == p.ip_protocol for p in PROTOCOLS.values()):
-            return False
-        if len(body) < 4:
-            return False
-        floor = icmp.IPV4_MINIMUM_MTU if len(destination) == 4 else icmp.IPV6_MINIMUM_MTU
+        mtu = max(claim.mtu, icmp.IPV4_MINIMUM_MTU if len(destination) == 4 else icmp.IPV6_MINIMUM_MTU)
         changed = False
-        for sa, last in self._recent_outbound(int.from_bytes(body[:4], "big"), destination):
-            age = (last - int.from_bytes(body[4:8], "big")) & 0xFFFFFFFF
-            if len(body) >= 8 and (age > LATELY or age >= last):
-                continue
-            mtu = max(claim.mtu, floor)
+        for sa in self._senders_of(destination, protocol, body):
             if mtu < self.state(sa).mtu:
                 self.set_mtu(sa, mtu, now)
                 self._tell(Event(EventKind.MTU_CHANGED, now, sa=sa, mtu=mtu))
                 changed = True
         return changed
+
+    def _senders_of(self, destination: bytes, number: int, body: bytes) -> list[int]:
+        """Return the outbound SAs that have sent a quoted packet lately.   number: of its IP protocol."""
+        found = []
+        for protocol in PROTOCOLS.values():
+            marker = protocol.marker() if number == UDP else b""
+            inside = body[udp.HEADER :] if number == UDP else body
+            located = protocol.quoted(inside[len(marker) :]) if inside.startswith(marker) else None
+            if located is None:
+                continue
+            for sa, last in self._recent_outbound(located.spi, destination):
+                profile = self._profile(sa)
+                if profile is None or profile.ways is not protocol:
+                    continue
+                if number not in (UDP, protocol.ip_protocol(profile)):
+                    continue
+                if located.low is not None and protocol.sends_numbers(profile):
+                    if protocol.has_sub_sas(profile):
+                        last = self._last_of(sa, located.flow)
+                    age = (last - located.low) & 0xFFFFFFFF
+                    if age > LATELY or age >= last:
+                        continue
+                found.append(sa)
+        return found
+
+    def _last_of(self, sa: int, sub_sa: int) -> int:
+        """Return the last number that a Sub SA has sent, 0 if none."""
+        try:
+            return self.sub_sa_state(sa, sub_sa).sequence
+        except ConfigError:
+            return 0
 
     # What the shared parts above need.
 
@@ -405,6 +443,10 @@ class Engine(ABC):
         return self._drop(reason)
 
     @staticmethod
+    def _no_such_sub_sa(sub_sa: int) -> ConfigError:
+        return ConfigError(f"no packet of Sub SA {sub_sa}", key="sub_sa", expected="one that has sent or received")
+
+    @staticmethod
     def _no_such_sa(sa: int) -> ConfigError:
         return ConfigError(f"no SA has the id {sa}", key="sa", expected="an id that install returned")
 
@@ -440,14 +482,14 @@ def _check_same_but_ends(before: Profile, after: Profile) -> None:
 
 def split_keys(profile: Profile, octets: int) -> tuple[int, int, int]:
     """Return how many octets of a row of install_many are key, salt and auth key.   Raises KeyMaterialError."""
-    cipher = profile.cipher
-    key = octets - cipher.salt_octets - cipher.auth_key_octets
-    if key not in cipher.key_octets:
-        allowed = [k + cipher.salt_octets + cipher.auth_key_octets for k in cipher.key_octets]
+    sizes = profile.ways.key_sizes(profile)
+    key = octets - sizes.salt - sizes.auth_key
+    if key not in sizes.key:
+        allowed = [k + sizes.salt + sizes.auth_key for k in sizes.key]
         raise KeyMaterialError(
-            f"{octets} octets a row for {cipher.name}", key="keys", expected=" or ".join(map(str, allowed))
+            f"{octets} octets a row for {profile.suite}", key="keys", expected=" or ".join(map(str, allowed))
         )
-    return key, cipher.salt_octets, cipher.auth_key_octets
+    return key, sizes.salt, sizes.auth_key
 
 
 __all__ = ["MTU_AGE", "SECOND", "Algorithms", "Engine", "Options", "split_keys"]

@@ -139,7 +139,9 @@ class NativeEngine(_native.Engine, Engine):
 
     # Packets: single ones go straight to the extension.
 
-    def encapsulate_many(self, sas: NDArray[np.uint64] | int, packets: Packets, now: int) -> Results:
+    def encapsulate_many(
+        self, sas: NDArray[np.uint64] | int, packets: Packets, now: int, marks: NDArray[np.uint32] | int = 0
+    ) -> Results:
         if not isinstance(sas, int):
             if len(sas) != len(packets):
                 raise ConfigError(f"{len(sas)} SA ids for {len(packets)} packets", key="sas", expected="one a packet")

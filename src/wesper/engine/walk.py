@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..protocols import PROTOCOLS, ip, udp
+from ..protocols import PROTOCOLS, by_ip_protocol, ip, udp
 from ..sa import Direction
 from ..verdict import DropReason
 from ..wire.numbers import PROTOCOL_NAMES, UDP
@@ -57,13 +57,57 @@ INBOUND: tuple[Stage, ...] = (
         "RFC 3948 §2",
     ),
     Stage("fragment", "is it whole?", (DropReason.FRAGMENT,), "RFC 4303 §3.4.1"),
-    Stage("header", "is there room for SPI and sequence number?", (DropReason.TRUNCATED_HEADER,), "RFC 4303 §2"),
+    Stage(
+        "header",
+        "is there room for SPI and options, and is it a version that is known?",
+        (
+            DropReason.TRUNCATED_HEADER,
+            DropReason.NOT_EESP,
+            DropReason.BAD_VERSION,
+            DropReason.BAD_RESERVED,
+            DropReason.BAD_OPTLEN,
+        ),
+        "RFC 4303 §2, docs/wespv2.md, docs/eesp.md",
+    ),
     Stage("sa", "is there an SA for this SPI?", (DropReason.NO_SA,), "RFC 4303 §3.4.2"),
     Stage("encapsulation", "is it in UDP as the SA wants it?", (DropReason.ENCAP_MISMATCH,), "RFC 3948 §2"),
     Stage("lifetime", "does the SA still live?", (DropReason.EXPIRED,), "RFC 4301 §4.4.2.1"),
+    Stage(
+        "fields",
+        "do the header's fields say what the SA makes of them?",
+        (
+            DropReason.BAD_ENCRYPTED_BIT,
+            DropReason.BAD_HDRLEN,
+            DropReason.BAD_TRAILERLEN,
+            DropReason.BAD_SESSION,
+            DropReason.BAD_PAYLOAD_OFFSET,
+        ),
+        "RFC 5840 §2, docs/wespv2.md, docs/eesp.md",
+    ),
+    Stage(
+        "options", "are the options whole, and those that have to be there?", (DropReason.BAD_OPTION,), "RFC 8200 §4.2"
+    ),
+    Stage(
+        "exposure",
+        "is no more readable than may be, and does Next Header in front fit?",
+        (DropReason.BAD_CRYPT_OFFSET, DropReason.BAD_NEXT_HEADER),
+        "docs/wespv2.md, docs/eesp.md",
+    ),
     Stage("length", "is there room for IV, trailer and ICV?", (DropReason.TRUNCATED,), "RFC 4303 §2"),
     Stage("replay", "is the sequence number a new one?", (DropReason.REPLAY,), "RFC 4303 §3.4.3"),
     Stage("icv", "does the ICV fit?", (DropReason.AUTH,), "RFC 4303 §3.4.4"),
+    Stage(
+        "unknown options",
+        "may options that are not known be skipped?",
+        (DropReason.UNKNOWN_OPTION,),
+        "draft-klassert-ipsecme-wespv2-01 §2.2.2",
+    ),
+    Stage(
+        "format",
+        "is the payload in the format that mode and options ask for?",
+        (DropReason.FORMAT_MISMATCH, DropReason.BAD_PAYLOAD_INFO),
+        "draft-ietf-ipsecme-eesp-03 §2.8",
+    ),
     Stage("padding", "is the padding as it has to be?", (DropReason.BAD_PADDING,), "RFC 4303 §2.4"),
     Stage("dummy", "does it carry anything?", (DropReason.DUMMY,), "RFC 4303 §2.6"),
     Stage("mode", "does what is inside fit the SA's mode?", (DropReason.BAD_INNER,), "RFC 4301 §5.2"),
@@ -141,14 +185,18 @@ def look(direction: Direction, packet: bytes) -> dict[str, str]:
             return found
         body, protocol = content, PROTOCOLS["esp"]
     else:
-        by_number = next((each for each in PROTOCOLS.values() if each.ip_protocol == datagram.upper), None)
+        by_number = by_ip_protocol(datagram.upper, body)
         if by_number is None:
             return found
         protocol = by_number
         found["encapsulation"] = "without UDP"
     located = protocol.locate(body)
     if not isinstance(located, DropReason):
-        found["header"] = f"SPI {located[0]:#010x}, low half of the sequence number {located[1]}"
+        found["header"] = f"SPI {located.spi:#010x}"
+        if located.low is not None:
+            found["header"] += f", low half of the sequence number {located.low}"
+        if located.flow:
+            found["header"] += f", Session ID {located.flow}"
     return found
 
 

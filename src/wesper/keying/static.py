@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..crypto import SUITES, Suite
 from ..errors import ConfigError
+from ..protocols import Format
 from ..protocols.ip import IPAddress
 from ..sa import SA, AddressRange, Direction, Inner, Mode, Outer, Profile, Selector, UDPEncapsulation
 from ..sa.replay import DEFAULT_WINDOW
@@ -32,6 +33,7 @@ class StaticSA:
     mode: None: tunnel or transport, as the packets show.   encapsulation: ports as local sees them, or a word.
     inner: BEET's inner pair, or the pair before NAT in transport mode.   sequence: the last number used before the
     packets to come; its high half is where ESN begins.   selectors: what an outbound SA is for.
+    format: the protocol's own settings, None: its default ones.
     path, line: where the file says so, for messages.
     """
 
@@ -52,6 +54,7 @@ class StaticSA:
     window: int = DEFAULT_WINDOW
     sequence: int = 0
     selectors: tuple[Selector, ...] = ()
+    format: Format | None = None
     path: Path | str | None = field(default=None, compare=False)
     line: int | None = field(default=None, compare=False)
 
@@ -144,11 +147,20 @@ class StaticSA:
         last = self.sequence if window else (self.sequence >> 32 << 32 | sequence if self.esn else sequence)
         return replace(self._sa(profile, Direction.IN, spi, last), multicast=ends)
 
+    @property
+    def ip_protocol(self) -> int:
+        """Number in the IP header of its packets, where they do not come in UDP."""
+        profile = self._any_profile()
+        return profile.ways.ip_protocol(profile)
+
+    def _any_profile(self) -> Profile:
+        any4 = Outer(IPv4Address(0), IPv4Address(0))
+        return self._profile(self.mode or Mode.TUNNEL, any4, self.inner, None, self.window, self.selectors)
+
     def check(self) -> None:
         """Raise KeyMaterialError or ConfigError, with place, if keys or settings do not go together."""
         try:
-            any4 = Outer(IPv4Address(0), IPv4Address(0))
-            profile = self._profile(self.mode or Mode.TUNNEL, any4, self.inner, None, self.window, self.selectors)
+            profile = self._any_profile()
             self._sa(profile, Direction.IN, 256 if self.spi is None else self.spi, self.sequence)
         except ConfigError as error:
             raise self.at_fault(error) from error
@@ -177,6 +189,7 @@ class StaticSA:
             self.esn,
             window,
             selectors=selectors,
+            format=self.format,
         )
 
     def _sa(self, profile: Profile, direction: Direction, spi: int, sequence: int) -> SA:

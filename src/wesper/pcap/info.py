@@ -10,6 +10,7 @@ from typing import Any
 from ..protocols import ip, udp
 from ..protocols.esp import PROTOCOL as ESP
 from ..verdict import DropReason
+from ..wire.numbers import ESP as ESP_PROTOCOL
 from ..wire.numbers import PROTOCOL_NAMES, UDP
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .capture import Capture
@@ -195,10 +196,10 @@ def _count(info: Info, record: Record) -> None:
             name = "ESP in UDP" if in_udp else _on_our_port(content)
             body = content if isinstance(content, bytes) else b""
     info.protocols[f"{version} {name}"] += 1
-    if in_udp or datagram.upper == ESP.ip_protocol:
+    if in_udp or datagram.upper == ESP_PROTOCOL:
         located = ESP.locate(body)
         if not isinstance(located, DropReason):
-            _count_esp(info, datagram, *located, len(body), in_udp)
+            _count_esp(info, datagram, located.spi, located.low or 0, len(body), in_udp)
 
 
 def _on_our_port(content: bytes | DropReason) -> str:

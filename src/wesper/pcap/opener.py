@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from ..engine import Engine, Options, Packets, open_engine
 from ..errors import ConfigError
 from ..keying import Encapsulated, StaticSA
-from ..protocols import PROTOCOLS, ip, udp
+from ..protocols import PROTOCOLS, by_ip_protocol, ip, udp
 from ..protocols.ip import IPAddress
 from ..sa import Mode, SAState
 from ..verdict import REASON_BY_CODE, DropReason
-from ..wire.numbers import UDP
+from ..wire.numbers import ESP, UDP
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .opened import Opened
 
@@ -67,6 +67,7 @@ class Opener:
         ports = frozenset({IPSEC_NAT_T_PORT}.union(*(sa.udp_ports for sa in sas)))
         self.engine: Engine = open_engine(engine, Options(udp_ports=ports, events=1))
         self._ports, self._anti_replay = set(ports), anti_replay
+        self._numbers = {ESP}.union(sa.ip_protocol for sa in sas)
         self._by_spi: dict[int, list[StaticSA]] = {}
         self._open_spi = [sa for sa in sas if sa.spi is None]
         for sa in sas:
@@ -118,7 +119,7 @@ class Opener:
     def concerns(self, packet: bytes) -> bool:
         """Whether a packet, which need not be whole, says that it is of a protocol of ours."""
         protocol, _ = _upper(packet)
-        return any(protocol == p.ip_protocol for p in PROTOCOLS.values()) or self._from_our_port(packet)
+        return protocol in self._numbers or self._from_our_port(packet)
 
     def _from_our_port(self, packet: bytes) -> bool:
         """Whether a UDP packet comes from a port of ours: behind a NAT the other port is any."""
@@ -139,14 +140,15 @@ class Opener:
                 return None
             body, name = content, "esp"
         else:
-            name = next((p.name for p in PROTOCOLS.values() if p.ip_protocol == datagram.upper), "")
+            named = by_ip_protocol(datagram.upper, body)
+            name = "" if named is None else named.name
         if not name:
             return None
         located = PROTOCOLS[name].locate(body)
         if isinstance(located, DropReason):
             return None
         ends = ip.address(datagram.header.source), ip.address(datagram.header.destination)
-        return _Seen(name, *located, *ends, ports)
+        return _Seen(name, located.spi, located.low or 0, *ends, ports)
 
     def _learn(self, packet: bytes, reason: DropReason, changed: set[tuple[object, ...]]) -> bool:
         """Put in, or put right, the SA that this packet shows.   Returns whether another try is worth it.

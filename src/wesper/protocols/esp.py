@@ -1,7 +1,7 @@
 """ESP: from payload to protected octets and back (RFC 4303 §2, §3.3, §3.4).
 
 No state and no clock here: the sequence number, the IV and the keys come in; whether a number is fresh is the SA's
-business.
+business. WESP and WESPv2 put their headers in front of the same packet and share what is here.
 """
 
 from __future__ import annotations
@@ -11,76 +11,111 @@ from typing import Final
 
 from ..crypto import InvalidTag, Kind, Suite, Transform
 from ..verdict import DropReason
-from ..wire.esp import ESP
+from ..wire.esp import ESP, ESPTrailer
 from ..wire.numbers import ESP as ESP_PROTOCOL
-from .encapsulation import Encapsulation, Opened
+from .encapsulation import Arrived, Encapsulation, Located, Opened, Outgoing, Terms
 
 _PADDING: Final = bytes(range(1, 256))  # RFC 4303 §2.4: 1, 2, 3, ...
-_HEADER: Final = ESP.SIZE
+HEADER: Final = ESP.SIZE
+TRAILER: Final = ESPTrailer.SIZE
 
 
 class _ESP(Encapsulation):
     name = "esp"
-    ip_protocol = ESP_PROTOCOL
 
-    def locate(self, body: bytes) -> tuple[int, int] | DropReason:
-        if len(body) < _HEADER:
+    def ip_protocol(self, terms: Terms) -> int:
+        return ESP_PROTOCOL
+
+    def locate(self, body: bytes) -> Located | DropReason:
+        if len(body) < HEADER:
             return DropReason.TRUNCATED_HEADER
         header = ESP.parse(body, iv=0)
-        return header.spi, header.sequence
+        return Located(header.spi, header.sequence)
 
-    def encapsulate(
-        self,
-        suite: Suite,
-        keys: Transform,
-        spi: int,
-        sequence: int,
-        esn: bool,
-        iv: bytes,
-        next_header: int,
-        payload: bytes,
-    ) -> bytes:
-        pad = padding_octets(suite, len(payload))
-        plaintext = payload + _PADDING[:pad] + bytes((pad, next_header))
-        sent_iv = b"" if suite.implicit_iv else iv
-        associated, suffix = authenticated(suite, spi, sequence, esn, sent_iv)
-        header = ESP(spi, sequence & 0xFFFFFFFF, sent_iv).build()
-        return header + keys.seal(iv, associated, plaintext, suffix)
+    def quoted(self, body: bytes) -> Located | None:
+        return quoted(body, 0)
 
-    def fits(self, suite: Suite, body: bytes) -> bool:
-        sealed = len(body) - _HEADER - suite.iv_octets - suite.icv_octets
-        return sealed >= suite.block and sealed % suite.block == 0
+    def read(self, terms: Terms, body: bytes, version: int, in_udp: bool) -> Arrived | DropReason:
+        return read(terms.cipher, body, 0)
 
-    def decapsulate(
-        self, suite: Suite, keys: Transform, body: bytes, sequence: int, esn: bool, check_padding: bool
-    ) -> Opened | DropReason:
-        header = ESP.parse(body, iv=suite.iv_octets)
-        associated, suffix = authenticated(suite, header.spi, sequence, esn, header.iv)
-        iv = implicit_iv(sequence, esn) if suite.implicit_iv else header.iv
-        try:
-            plaintext = keys.open(iv, associated, body[len(header) :], suffix)
-        except InvalidTag:
-            return DropReason.AUTH
-        pad, next_header = plaintext[-2], plaintext[-1]
-        end = len(plaintext) - 2 - pad
-        if end < 0 or (check_padding and plaintext[end:-2] != _PADDING[:pad]):
-            return Opened(next_header, b"", DropReason.BAD_PADDING)
-        return Opened(next_header, plaintext[:end])
+    def open(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> Opened | DropReason:
+        return open_packet(terms, keys, arrived, sequence, b"")
 
-    def overhead(self, suite: Suite) -> int:
-        return _HEADER + suite.iv_octets + suite.icv_octets
+    def seal(self, terms: Terms, keys: Transform, out: Outgoing) -> bytes:
+        return seal_packet(terms, keys, out, b"", 0)
 
-    def inner_mtu(self, suite: Suite, room: int) -> int:
-        sealed = room - self.overhead(suite)
-        return max(sealed - sealed % suite.block - 2, 0)
+    def inner_mtu(self, terms: Terms, version: int, in_udp: bool, room: int) -> int:
+        return inner_mtu(terms.cipher, room)
 
 
 PROTOCOL: Final[Encapsulation] = _ESP()
 
 
+def quoted(body: bytes, at: int) -> Located | None:
+    """Return SPI and sequence number of the ESP packet that begins at body[at], as much as there is of it."""
+    if len(body) < at + 4:
+        return None
+    low = body[at + 4 : at + 8]
+    return Located(int.from_bytes(body[at : at + 4], "big"), int.from_bytes(low, "big") if len(low) == 4 else None)
+
+
+def read(suite: Suite, body: bytes, at: int) -> Arrived | DropReason:
+    """Take apart the ESP packet that begins at body[at].
+
+    Drops: TRUNCATED: no room for IV, trailer and ICV, or no whole blocks between them.
+    """
+    sealed = len(body) - at - HEADER - suite.iv_octets - suite.icv_octets
+    if sealed < suite.block or sealed % suite.block:
+        return DropReason.TRUNCATED
+    header = ESP.parse(body, at, iv=suite.iv_octets)
+    return Arrived(body, header.sequence, at + len(header), header.iv)
+
+
+def open_packet(terms: Terms, keys: Transform, arrived: Arrived, sequence: int, front: bytes) -> Opened | DropReason:
+    """Open what `read` has passed.   front: authenticated octets in front of ESP."""
+    suite, body, at = terms.cipher, arrived.body, arrived.payload_at
+    spi = int.from_bytes(body[len(front) : len(front) + 4], "big")
+    clear = body[at : at + arrived.crypt_offset_octets]
+    associated, suffix = authenticated(suite, spi, sequence, terms.esn, arrived.iv)
+    iv = implicit_iv(sequence, terms.esn) if suite.implicit_iv else arrived.iv
+    try:
+        plaintext = keys.open(iv, front + associated + clear, body[at + len(clear) :], suffix)
+    except InvalidTag:
+        return DropReason.AUTH
+    return without_trailer(terms, clear, plaintext)
+
+
+def without_trailer(terms: Terms, clear: bytes, plaintext: bytes) -> Opened:
+    """Take padding and trailer off.   clear: octets of the payload that were not encrypted."""
+    trailer = ESPTrailer.parse(plaintext, len(plaintext) - TRAILER)
+    end = len(plaintext) - TRAILER - trailer.pad_length
+    padding = plaintext[max(end, 0) : -TRAILER]
+    if end < 0 or (terms.check_padding and padding != _PADDING[: trailer.pad_length]):
+        return Opened(trailer.next_header, b"", DropReason.BAD_PADDING)
+    return Opened(trailer.next_header, clear + plaintext[:end])
+
+
+def seal_packet(terms: Terms, keys: Transform, out: Outgoing, front: bytes, crypt_offset_octets: int) -> bytes:
+    """Return the ESP packet.   front: authenticated octets in front of it, not in what is returned."""
+    suite = terms.cipher
+    clear, rest = out.payload[:crypt_offset_octets], out.payload[crypt_offset_octets:]
+    pad = padding_octets(suite, len(rest))
+    plaintext = rest + _PADDING[:pad] + ESPTrailer(pad, out.next_header).build()
+    sent_iv = b"" if suite.implicit_iv else out.iv
+    associated, suffix = authenticated(suite, out.spi, out.sequence, terms.esn, sent_iv)
+    header = ESP(out.spi, out.sequence & 0xFFFFFFFF, sent_iv).build()
+    return header + clear + keys.seal(out.iv, front + associated + clear, plaintext, suffix)
+
+
+def inner_mtu(suite: Suite, room: int) -> int:
+    """Return the largest payload that an ESP packet of room octets holds."""
+    sealed = room - HEADER - suite.iv_octets - suite.icv_octets
+    return max(sealed - sealed % suite.block - TRAILER, 0)
+
+
 def padding_octets(suite: Suite, payload: int) -> int:
     """Return the least padding that makes payload, padding, Pad Length and Next Header whole blocks (RFC 4303 §2.4)."""
-    return -(payload + 2) % suite.block
+    return -(payload + TRAILER) % suite.block
 
 
 def implicit_iv(sequence: int, esn: bool) -> bytes:

@@ -32,7 +32,7 @@ IPAddress = IPv4Address | IPv6Address
 IPV4_HEADER = 20
 IPV6_HEADER = 40
 
-_WITH_PORTS = frozenset((TCP, UDP, SCTP, DCCP, UDP_LITE))
+WITH_PORTS = frozenset((TCP, UDP, SCTP, DCCP, UDP_LITE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def flow(datagram: Datagram) -> Flow:
     protocol, at, packet = datagram.upper, datagram.upper_at, datagram.packet
     first = second = None
     if datagram.offset == 0:
-        if protocol in _WITH_PORTS and at + 4 <= len(packet):
+        if protocol in WITH_PORTS and at + 4 <= len(packet):
             first, second = struct.unpack_from(">HH", packet, at)
         elif protocol in (ICMP, ICMPV6) and at + 2 <= len(packet):
             first, second = packet[at], packet[at + 1]
@@ -187,6 +187,11 @@ def flow(datagram: Datagram) -> Flow:
         second,
         header.dscp,
     )
+
+
+def is_multicast(address: bytes) -> bool:
+    """Whether these 4 or 16 octets are a multicast address (RFC 1112 §4, RFC 4291 §2.7)."""
+    return address[0] == 0xFF if len(address) == 16 else address[0] >> 4 == 14
 
 
 @lru_cache(maxsize=4096)

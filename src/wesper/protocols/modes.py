@@ -15,7 +15,7 @@ from ..wire.esp import BEETPseudoHeader
 from ..wire.format import TruncatedHeader
 from ..wire.ipv4 import IPv4
 from ..wire.ipv6 import IPv6
-from ..wire.numbers import BEET_PSEUDO_HEADER, IPV4, IPV6, NO_NEXT_HEADER, TCP, UDP
+from ..wire.numbers import AGGFRAG, BEET_PSEUDO_HEADER, IPV4, IPV6, NO_NEXT_HEADER, TCP, UDP
 from . import ecn
 from .ip import IPV4_HEADER, IPV6_HEADER, Datagram, IPAddress, adjust_checksum, checksum, packed
 
@@ -28,6 +28,7 @@ class Mode(enum.Enum):
     TRANSPORT = "transport"
     TUNNEL = "tunnel"
     BEET = "beet"
+    IPTFS = "iptfs"  # an AGGFRAG payload (RFC 9347), which goes in and comes out as it is
 
 
 class DF(enum.Enum):
@@ -99,27 +100,26 @@ class Enclosed:
         return _finish(self.head, self.link, protocol, body)
 
 
-def outer_identification(sequence: int, spi: int) -> int:
+def outer_identification(sequence: int, spi: int, sub_sa: int = 0) -> int:
     """Return the IPv4 identification of a packet that may be fragmented.
 
-    No repeat for 65,536 packets of an SA (RFC 6864 §4.2).
+    No repeat for 65,536 packets of an SA, or of a Sub SA (RFC 6864 §4.2); Sub SAs begin far from each other.
     """
-    return (sequence + (spi ^ (spi >> 16))) & 0xFFFF
+    return (sequence + (spi ^ (spi >> 16)) + sub_sa * 0x9E37) & 0xFFFF
 
 
 def enclose(
-    mode: Mode, datagram: Datagram | None, outer: Outer | None, inner: Inner | None, identification: int
+    mode: Mode, datagram: Datagram, outer: Outer | None, inner: Inner | None, identification: int
 ) -> Enclosed | DropReason:
     """Take a packet apart for an SA of this mode.
 
-    datagram: None for a dummy (RFC 4303 §2.6), which has an outer header only and no payload yet.
     identification: for an outer header that may be fragmented.
-    Drops: OUT_MODE: dummies and fragments outside tunnel mode, addresses that are not the BEET pair.
+    Drops: OUT_MODE: fragments outside tunnel mode, addresses that are not the BEET pair.
     """
     if mode is Mode.TUNNEL:
         assert outer is not None
         return _tunnel(datagram, outer, identification)
-    if datagram is None or datagram.fragment:
+    if datagram.fragment:
         return DropReason.OUT_MODE  # RFC 4303 §3.3.4: whole datagrams only
     if mode is Mode.TRANSPORT:
         head = bytearray(datagram.packet[: datagram.payload])
@@ -127,6 +127,13 @@ def enclose(
     assert outer is not None
     assert inner is not None
     return _beet_out(datagram, outer, inner)
+
+
+def enclose_octets(next_header: int, payload: bytes, outer: Outer, identification: int) -> Enclosed:
+    """Put an outer header in front of what is no IP packet: a dummy (RFC 4303 §2.6), an AGGFRAG payload."""
+    enclosed = _tunnel(None, outer, identification)
+    enclosed.next_header, enclosed.payload = next_header, payload
+    return enclosed
 
 
 def _tunnel(datagram: Datagram | None, outer: Outer, identification: int) -> Enclosed:
@@ -214,6 +221,8 @@ def release(
     next_header, payload: authentic, out of it.
     Drops: BAD_INNER, ECN_DROP.
     """
+    if mode is Mode.IPTFS:
+        return (payload if next_header == AGGFRAG else DropReason.BAD_INNER), ecn.Alarm.NONE
     if mode is Mode.TUNNEL:
         assert outer is not None
         return _tunnel_in(datagram, next_header, payload, outer)

@@ -50,9 +50,22 @@ def ports(payload: bytes) -> tuple[int, int] | None:
 
 
 def content(payload: bytes) -> bytes | DropReason:
-    """Return what an IPsec datagram carries, or why it is no protocol of ours.
+    """Return the ESP or EESP packet in a datagram, or why there is none.
+
+    payload: as `carried` takes it.
+    """
+    found = carried(payload)
+    if isinstance(found, DropReason):
+        return found
+    marker, body = found
+    return DropReason.NOT_FOR_US if marker else body
+
+
+def carried(payload: bytes) -> tuple[bytes, bytes] | DropReason:
+    """Return what an IPsec datagram carries, the marker in front of it apart, or why it is no protocol of ours.
 
     payload: from the UDP header to the end of the IP packet; the UDP length may be less and counts.
+    marker: WESP's identifier, or nothing.
     Source: RFC 3948 §2, §2.2, §2.3; RFC 5840 §2.1.
     """
     octets = (payload[4] << 8) | payload[5]
@@ -63,6 +76,8 @@ def content(payload: bytes) -> bytes | DropReason:
         return DropReason.KEEPALIVE
     if len(body) < 4:
         return DropReason.TRUNCATED_HEADER
-    if body[:4] in (NON_ESP_MARKER, WESP_IDENTIFIER):
+    if body[:4] == NON_ESP_MARKER:
         return DropReason.NOT_FOR_US
-    return body
+    if body[:4] == WESP_IDENTIFIER:
+        return WESP_IDENTIFIER, body[4:]
+    return b"", body

@@ -9,8 +9,8 @@ import enum
 from dataclasses import dataclass, field
 
 from ..crypto import SUITES, Suite, suite
-from ..errors import ConfigError
-from ..protocols import PROTOCOLS
+from ..errors import ConfigError, KeyMaterialError
+from ..protocols import PROTOCOLS, Encapsulation, Format
 from ..protocols.ip import IPAddress
 from ..protocols.modes import Inner, Mode, Outer
 from ..protocols.udp import UDPEncapsulation
@@ -76,7 +76,8 @@ class Profile:
     mode: tunnel and BEET need outer, BEET needs inner.
     inner: BEET's inner pair; in transport mode the pair before NAT, to mend checksums.
     encapsulation: UDP around it.
-    esn: extended sequence numbers, 64 bits.
+    protocol: esp, wesp, wespv2 or eesp.
+    esn: extended sequence numbers, 64 bits; EESP has no others.
     window: 0 turns anti-replay off, else a multiple of 32 up to 2^20.
     check_padding: look at received padding octets (RFC 4303 §2.4).
     pad_to: TFC padding, tunnel mode: shorter inner packets are padded to this many octets.
@@ -87,6 +88,7 @@ class Profile:
     jitter: soft lifetimes are shortened by up to so many per cent, by a share that the SPI decides, so that not all
     SAs rekey at once.
     resynchronise: search for the high half after a gap of 2^32 packets (RFC 4303 appendix A3).
+    format: settings that the protocol has alone, WESPv2Format or EESPFormat; None: all of them as they are by default.
     """
 
     suite: str
@@ -106,11 +108,13 @@ class Profile:
     hard: Lifetime = field(default_factory=Lifetime)
     jitter: int = 0
     resynchronise: bool = True
+    format: Format | None = None
 
     def __post_init__(self) -> None:
         suite(self.suite)
         if self.protocol not in PROTOCOLS:
             raise ConfigError(f"protocol {self.protocol!r}", key="protocol", expected=" or ".join(PROTOCOLS))
+        self._check_format()
         if self.mode is not Mode.TRANSPORT and self.outer is None:
             raise ConfigError(
                 f"{self.mode.value} mode without outer addresses", key="outer", expected="local and remote"
@@ -127,6 +131,10 @@ class Profile:
         if self.pad_to and self.mode is not Mode.TUNNEL:
             # RFC 4303 §2.7: only where the payload itself says how long it is.
             raise ConfigError("TFC padding outside tunnel mode", key="pad_to", expected="0")
+        if self.pad_to and not self.ways.takes_tfc:
+            raise ConfigError(f"TFC padding with {self.protocol}", key="pad_to", expected="0")
+        if self.selectors and self.mode is Mode.IPTFS:
+            raise ConfigError("selectors in mode iptfs", key="selectors", expected="none: AGGFRAG payloads are opaque")
         for key, value, low, high in (
             ("pad_to", self.pad_to, 0, 65535),
             ("mtu", self.mtu, 68, 65535),
@@ -144,14 +152,45 @@ class Profile:
                 if not low <= number <= high:
                     raise ConfigError(f"{key} {number}", key=f"outer.{key}", expected=f"{low}..{high}")
 
+        self.ways.check(self)
+
+    def _check_format(self) -> None:
+        """Take the protocol's default settings if there are none."""
+        kind = self.ways.format
+        if self.format is None and kind is not None:
+            object.__setattr__(self, "format", kind())
+        elif self.format is not None and (kind is None or not isinstance(self.format, kind)):
+            raise ConfigError(
+                f"{type(self.format).__name__} with protocol {self.protocol}",
+                key="format",
+                expected="none" if kind is None else kind.__name__,
+            )
+
     @property
     def cipher(self) -> Suite:
         return SUITES[self.suite]
 
     @property
+    def ways(self) -> Encapsulation:
+        """How its protocol does things."""
+        return PROTOCOLS[self.protocol]
+
+    @property
     def last_sequence(self) -> int:
         """Highest number that may be sent (RFC 4303 §3.3.3)."""
-        return (1 << 64) - 1 if self.esn else (1 << 32) - 1
+        return self.ways.last_sequence(self)
+
+    def check_keys(self, key: bytes, salt: bytes, auth_key: bytes) -> None:
+        """Raise KeyMaterialError if a length is not that of this profile's keys."""
+        sizes = self.ways.key_sizes(self)
+        for what, octets, allowed in (
+            ("key", len(key), sizes.key),
+            ("salt", len(salt), (sizes.salt,)),
+            ("auth_key", len(auth_key), (sizes.auth_key,)),
+        ):
+            if octets not in allowed:
+                wanted = " or ".join(map(str, allowed)) + " octets"
+                raise KeyMaterialError(f"{octets} octets for {self.cipher.name}", key=what, expected=wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +198,9 @@ class SA:
     """One security association.   Keys never show in its repr.
 
     spi: 256..2^32-1.
-    key, salt, auth_key: octets, as long as the suite wants.
-    sequence: outbound the last number used; inbound the top of the window, in which nothing counts as seen: resuming
-    an inbound SA below the peer's real number lets old packets in again.
+    key, salt, auth_key: octets, as long as the suite wants; EESP's Sub SAs and stateless groups derive theirs from key.
+    sequence: outbound the last number used, of every Sub SA; inbound the top of the window, in which nothing counts as
+    seen: resuming an inbound SA below the peer's real number lets old packets in again.
     multicast: inbound, (destination,) or (destination, source) that must match too; such SAs may share an SPI
     (RFC 4303 §3.4.2). Empty: the SPI alone.
     iv: a fixed IV, for known answers only: a second packet would reuse it.
@@ -181,7 +220,7 @@ class SA:
         cipher = self.profile.cipher
         if not SPI_FIRST <= self.spi < 1 << 32:
             raise ConfigError(f"SPI {self.spi:#x}", key="spi", expected="0x100..0xffffffff")
-        cipher.check_keys(self.key, self.salt, self.auth_key)
+        self.profile.check_keys(self.key, self.salt, self.auth_key)
         if not 0 <= self.sequence <= self.profile.last_sequence:
             raise ConfigError(
                 f"sequence {self.sequence:#x}", key="sequence", expected=f"0..{self.profile.last_sequence:#x}"
@@ -194,7 +233,11 @@ class SA:
 
 @dataclass(frozen=True, slots=True)
 class SAState:
-    """What an SA has lived through.   octets: as Lifetime counts them.   mtu: the path's, as known now."""
+    """What an SA has lived through.
+
+    sequence: inbound the highest number accepted, outbound the last one used; of all Sub SAs the highest.
+    octets: as Lifetime counts them.   mtu: the path's, as known now.
+    """
 
     sequence: int
     packets: int
@@ -202,6 +245,15 @@ class SAState:
     replay: int
     integrity_failed: int
     mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubSAState:
+    """What one Sub SA has lived through; lifetimes and failures are the whole SA's."""
+
+    sequence: int
+    packets: int
+    octets: int
 
 
 def soft_limit(limit: int, jitter: int, spi: int) -> int:

@@ -18,6 +18,7 @@ from .ip_packets import ip_packet
 
 _IMPLICIT: Final = "-iiv"
 _ALGORITHMS: Final = tuple(name for name in SUITES if not name.endswith(_IMPLICIT))
+_MODES: Final = tuple(mode.value for mode in Mode if mode is not Mode.IPTFS)
 _FIRST_SPI: Final = 0x100
 # RFC 5737 and RFC 3849: addresses for documentation.
 HOSTS: Final[dict[int, tuple[IPAddress, IPAddress]]] = {
@@ -123,7 +124,7 @@ def read_shape(params: Fields, default: Shape | None = None) -> Shape:
     """Read the parameters that shape packets.   default: where a parameter may be absent, its value is taken there."""
     if params.has("ip_proto"):
         params.integer("ip_proto", ESP, ESP)
-    mode = default.mode if default and not params.has("mode") else Mode(params.word("mode", [m.value for m in Mode]))
+    mode = default.mode if default and not params.has("mode") else Mode(params.word("mode", _MODES))
     outer = inner = encapsulation = None
     if mode is not Mode.TRANSPORT:
         outer = default.outer if default and not params.has("outer") else _read_outer(params.object("outer"))

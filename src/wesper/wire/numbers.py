@@ -22,6 +22,8 @@ DCCP: Final = 33
 SCTP: Final = 132
 MOBILITY: Final = 135
 UDP_LITE: Final = 136
+WESP: Final = 141
+AGGFRAG: Final = 144
 
 # IANA "Assigned Internet Protocol Numbers", those that a packet here may carry.
 PROTOCOL_NAMES: Final[dict[int, str]] = {
@@ -46,8 +48,8 @@ PROTOCOL_NAMES: Final[dict[int, str]] = {
     SCTP: "SCTP",
     MOBILITY: "mobility header",
     UDP_LITE: "UDP-Lite",
-    141: "WESP",
-    144: "AGGFRAG",
+    WESP: "WESP",
+    AGGFRAG: "AGGFRAG",
 }
 ECN_NAMES: Final[dict[int, str]] = {0: "Not-ECT", 1: "ECT(1)", 2: "ECT(0)", 3: "CE"}
 ETHERTYPE_NAMES: Final[dict[int, str]] = {
