@@ -17,6 +17,8 @@ from wesper.wire import diagram
 from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
 from wesper.wire.ipv4 import IPv4
 from wesper.wire.ipv6 import IPv6
+from wesper.wire.layout import Place, places
+from wesper.wire.layouts import LAYOUTS
 from wesper.wire.psp import PSP
 from wesper.wire.udp import UDP
 
@@ -82,8 +84,7 @@ def suites() -> str:
 
 def operations() -> str:
     """Return the page for operators, with its tables put in."""
-    page = (_ROOT / "docs/operations.md").read_text()
-    tables = {
+    tables: _Tables = {
         "exit codes: by tools/generate.py from src/wesper/errors.py": (
             ("exit code", "when"),
             [(str(code.value), code.sentence) for code in ExitCode],
@@ -97,6 +98,54 @@ def operations() -> str:
             [(f"`{name}`", sentence) for name, sentence in COUNTS.items()],
         ),
     }
+    return _filled("operations", tables)
+
+
+def hardware() -> str:
+    """Return the page of what can be read without a key, with its tables put in."""
+    outers = ((4, False), (6, False), (4, True), (6, True))
+    fixed: list[tuple[str, ...]] = []
+    moving: list[tuple[str, ...]] = []
+    for layout in LAYOUTS.values():
+        found = [
+            places(layout, version, udp) if (layout.udp_port if udp else layout.ip_protocol) is not None else None
+            for version, udp in outers
+        ]
+        known = next(each for each in found if each is not None)
+        for number, place in enumerate(known):
+            if place.bit is None:
+                steps = "not without the SA" if place.steps is None else str(place.steps)
+                moving.append((layout.name, f"`{place.name}`", place.why, steps))
+                continue
+            where = [_octets(each[number]) if each is not None else "–" for each in found]
+            name = f"`{place.name}`" + (f", if {place.only_if}" if place.only_if else "")
+            fixed.append((layout.name, name, *where))
+    tables: _Tables = {
+        "fixed: by tools/generate.py from src/wesper/wire/": (
+            ("protocol", "field", "IPv4", "IPv6", "IPv4, UDP", "IPv6, UDP"),
+            fixed,
+        ),
+        "moving: by tools/generate.py from src/wesper/wire/": (("protocol", "field", "it stands", "loads"), moving),
+    }
+    return _filled("hardware", tables)
+
+
+def _octets(place: Place) -> str:
+    assert place.bit is not None
+    first, last = place.bit // 8, (place.bit + max(place.field.bits, 1) - 1) // 8
+    if place.field.variable:
+        return f"{first}–"
+    if place.bit % 8 or place.field.bits % 8:
+        low, high = place.bit % 8, place.bit % 8 + place.field.bits - 1
+        return f"{first}, bit {low}" if low == high else f"{first}, bits {low}–{high}"
+    return f"{first}–{last}" if last > first else str(first)
+
+
+_Tables = dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]
+
+
+def _filled(name: str, tables: _Tables) -> str:
+    page = (_ROOT / f"docs/{name}.md").read_text()
     for title, (columns, rows) in tables.items():
         start, end = f"<!-- {title} -->", "<!-- end -->"
         before, _, rest = page.partition(start)
@@ -111,6 +160,7 @@ def main(check: bool) -> int:
         "docs/drops.md": drops(),
         "docs/formats.md": formats(),
         "docs/suites.md": suites(),
+        "docs/hardware.md": hardware(),
         "docs/operations.md": operations(),
         "crates/wesper-core/src/verdict.rs": rust_source(),
     }

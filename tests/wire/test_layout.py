@@ -15,6 +15,12 @@ from wesper.wire.layouts import LAYOUTS
 FIXED = [
     ("esp", "esp.spi", 20, 40, 28, 48),
     ("esp", "esp.sequence", 24, 44, 32, 52),
+    ("wesp", "wesp.ver", 23, 43, 35, 55),
+    ("wespv2", "wespv2.hdrlen", 21, 41, 33, 53),
+    ("wespv2", "wespv2.cryptoffset", 22, 42, 34, 54),
+    ("wespv2", "wespv2.flow.identifier", 26, 46, 38, 58),
+    ("eesp", "eesp.session_id", 22, 42, 30, 50),
+    ("eesp", "eesp.spi", 24, 44, 32, 52),
     ("psp", "psp.nexthdr", None, None, 28, 48),
     ("psp", "psp.cryptoffset", None, None, 30, 50),
     ("psp", "psp.spi", None, None, 32, 52),
@@ -39,6 +45,11 @@ def test_what_moves_says_why() -> None:
     found = {place.name: place for place in places(LAYOUTS["psp"], 4, True)}
     assert found["psp.ext"].bit is None
     assert found["psp.ext"].why == "behind cookie, whose length is in cookie_present"
+    found = {place.name: place for place in places(LAYOUTS["wespv2"], 6, False)}
+    assert found["esp.spi"].why == "behind options, whose length is in optlen"
+    assert found["wespv2.flow.identifier"].only_if == "WESPv2 flow identifier option is the first option"
+    found = {place.name: place for place in places(LAYOUTS["eesp"], 4, True)}
+    assert found["eesp.sequence"].why == "behind options, whose length is in opt_len"
 
 
 class Probe(Header, name="probe", title="A probe", source="RFC 0 §1"):

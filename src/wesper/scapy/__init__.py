@@ -6,16 +6,13 @@
     '0002000300000007'
 
 A layer has Wireshark's field names; lengths left at None are worked out when a packet is built. Importing this binds
-the layers to their IP protocols and UDP ports. Encryption is the engines' business: what a layer carries is octets.
+the layers to their IP protocols and UDP ports. WESP and WESPv2, which share a number, are told apart by their version;
+behind UDP port 4500, where ESP, IKE, WESP and EESP meet, a look at the first octets says which it is: in UDP a
+`WESPIdentifier` stands before WESP and WESPv2. Encryption is the engines' business: what a layer carries is octets.
 """
 
 from __future__ import annotations
 
-from ..wire.layouts import LAYOUTS
-from .layers import bind, layer
+from .layers import EESP, PSP, WESP, WESPIdentifier, WESPv2
 
-PSP = layer(LAYOUTS["psp"].parts[0])
-
-bind(LAYOUTS["psp"], (PSP,))
-
-__all__ = ["PSP"]
+__all__ = ["EESP", "PSP", "WESP", "WESPIdentifier", "WESPv2"]

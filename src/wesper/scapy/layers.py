@@ -1,117 +1,65 @@
-"""From a declaration to a Scapy layer."""
+"""The layers, and how Scapy finds them."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
-from scapy.fields import BitField, StrFixedLenField, StrLenField
+from scapy.fields import StrFixedLenField
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
-from scapy.packet import Packet, bind_layers
+from scapy.layers.ipsec import ESP
+from scapy.packet import Packet, bind_bottom_up, bind_layers, bind_top_down, split_bottom_up
 
-from ..wire.arithmetic import formula
-from ..wire.format import Field, Header
-from ..wire.layout import Layout, Part
+from ..wire.layouts import LAYOUTS
+from ..wire.udp import IPSEC_NAT_T_PORT, WESP_IDENTIFIER
+from .declared import layer
 
-UNKNOWN_OCTETS = 8
-"""Of a field whose length only the SA knows: an IV's in most suites."""
+_VERSION_OCTET = 3  # of WESP and WESPv2 alike, the version in its two high bits
 
-
-def layer(part: Part) -> type[Packet]:
-    """Return a layer class for one header."""
-    header = part.header
-    defaults = {name: field.default for name, field in header.__dataclass_fields__.items()}  # type: ignore[attr-defined]
-    lengths = {f.name: f.length or part.lengths.get(f.name) for f in header.FIELDS if f.variable}
-    counted = _counted(header, lengths)
-    fields: list[Any] = []
-    for f in header.FIELDS:
-        if f.variable:
-            fields.append(StrLenField(f.wire_name, b"", length_from=_octets(header, lengths[f.name])))
-        elif f.raw:
-            fields.append(StrFixedLenField(f.wire_name, defaults[f.name], f.bits // 8))
-        else:
-            fields.append(_Bits(f, defaults[f.name], counted.get(f.name)))
-    return type(
-        header.__name__,
-        (Packet,),
-        {"name": header.TITLE, "fields_desc": fields, "__doc__": f"{header.TITLE} ({header.SOURCE})."},
-    )
+PSP = layer(LAYOUTS["psp"].parts[0])
+WESP = layer(LAYOUTS["wesp"].parts[0])
+WESPv2 = layer(LAYOUTS["wespv2"].parts[0])
+EESP = layer(LAYOUTS["eesp"].parts[0])
 
 
-def bind(layout: Layout, layers: Sequence[type[Packet]]) -> None:
-    """Bind a layout's layers to each other, and the first to the IP protocol and UDP port that it goes by."""
-    if layout.ip_protocol is not None:
-        bind_layers(IP, layers[0], proto=layout.ip_protocol)
-        bind_layers(IPv6, layers[0], nh=layout.ip_protocol)
-    if layout.udp_port is not None and not layout.marker and layout.tell is None:
-        bind_layers(UDP, layers[0], dport=layout.udp_port)
-    for upper, lower in itertools.pairwise(layers):
-        bind_layers(upper, lower)
+class WESPIdentifier(Packet):
+    """Stands between UDP and WESP or WESPv2 (RFC 5840 §2.1)."""
+
+    name = "WESP identifier"
+    fields_desc: ClassVar[list[Any]] = [StrFixedLenField("identifier", WESP_IDENTIFIER, len(WESP_IDENTIFIER))]
 
 
-class _Bits(BitField):
-    """An unsigned field.   None: computed from the lengths of other fields."""
+class _Wrapped(Packet):
+    """WESP or WESPv2, as the version says."""
 
-    __slots__ = ("_count", "_declared")
-
-    def __init__(self, declared: Field, default: int, count: Callable[[Any], int] | None) -> None:
-        super().__init__(declared.wire_name, None if count else default, declared.bits)
-        self._declared, self._count = declared, count
-
-    def i2m(self, pkt: Any, x: Any) -> int:
-        if x is None and self._count is not None and pkt is not None:
-            return self._count(pkt)
-        return super().i2m(pkt, x)
-
-    def i2repr(self, pkt: Any, x: Any) -> str:
-        return "None" if x is None else self._declared.text(x)
+    @classmethod
+    def dispatch_hook(cls, _pkt: bytes = b"", *_: Any, **__: Any) -> type[Packet]:
+        return WESPv2 if len(_pkt) > _VERSION_OCTET and _pkt[_VERSION_OCTET] >> 6 == 1 else WESP
 
 
-def _octets(header: type[Header], compute: Callable[[Any], Any] | None) -> Callable[[Any], int]:
-    if compute is None:
-        return lambda _: UNKNOWN_OCTETS
-    return lambda packet: max(compute(_values(header, packet)), 0)
+class _InUDP(Packet):
+    """What shares port 4500: EESP has the first bit set, WESP its identifier, the rest is known to Scapy."""
+
+    @classmethod
+    def dispatch_hook(cls, _pkt: bytes = b"", *_: Any, **__: Any) -> Any:
+        if _pkt.startswith(WESP_IDENTIFIER):
+            return WESPIdentifier
+        if len(_pkt) > 1 and _pkt[0] & 0x80:
+            return EESP
+        return ESP.dispatch_hook(_pkt)  # type: ignore[no-untyped-call]
 
 
-def _values(header: type[Header], packet: Any) -> SimpleNamespace:
-    """Return a packet's numbers by the declaration's names."""
-    numbers = {f.name: packet.getfieldval(f.wire_name) for f in header.FIELDS if not f.variable and not f.raw}
-    return SimpleNamespace(**{name: 0 if value is None else value for name, value in numbers.items()})
-
-
-def _counted(header: type[Header], lengths: dict[str, Callable[[Any], Any] | None]) -> dict[str, Callable[[Any], int]]:
-    """Return, for each field that a length depends on, how to find the value that makes it come out."""
-    by_name = {f.name: f for f in header.FIELDS}
-    found: dict[str, Callable[[Any], int]] = {}
-    for name, compute in lengths.items():
-        if compute is None:
-            continue
-        new = [field for field in formula(compute).fields if field in by_name and field not in found]
-        if len(new) == 1:
-            found[new[0]] = _solver(header, by_name[new[0]], by_name[name].wire_name, compute, dict(found))
-    return found
-
-
-def _solver(
-    header: type[Header],
-    wanted: Field,
-    variable: str,
-    compute: Callable[[Any], Any],
-    before: dict[str, Callable[[Any], int]],
-) -> Callable[[Any], int]:
-    def solve(packet: Any) -> int:
-        values = _values(header, packet)
-        for f in header.FIELDS:
-            if f.name in before and packet.getfieldval(f.wire_name) is None:
-                setattr(values, f.name, before[f.name](packet))
-        size = len(packet.getfieldval(variable))
-        for value in range(1 << min(wanted.bits, 16)):
-            setattr(values, wanted.name, value)
-            if compute(values) == size:
-                return value
-        raise ValueError(f"{header.NAME}.{variable}: no {wanted.wire_name} says {size} octets")
-
-    return solve
+bind_layers(UDP, PSP, dport=LAYOUTS["psp"].udp_port)
+for lower, number in ((IP, "proto"), (IPv6, "nh")):
+    bind_layers(lower, EESP, **{number: LAYOUTS["eesp"].ip_protocol})
+    bind_bottom_up(lower, _Wrapped, **{number: LAYOUTS["wesp"].ip_protocol})
+    for upper in (WESP, WESPv2):
+        bind_top_down(lower, upper, **{number: LAYOUTS["wesp"].ip_protocol})
+for port in ("dport", "sport"):
+    split_bottom_up(UDP, ESP, **{port: IPSEC_NAT_T_PORT})
+    bind_bottom_up(UDP, _InUDP, **{port: IPSEC_NAT_T_PORT})
+for upper in (EESP, WESPIdentifier):
+    bind_top_down(UDP, upper, sport=IPSEC_NAT_T_PORT, dport=IPSEC_NAT_T_PORT)
+bind_bottom_up(WESPIdentifier, _Wrapped)
+bind_layers(WESP, ESP)
+bind_layers(WESPv2, ESP)

@@ -27,13 +27,14 @@ class Options:
     """Type-length-value options in a header's field.
 
     field: the field's name.   known: declarations of types that have one, their type and length octets included.
-    names: of the others.
+    names: of the others.   first: type of the one that senders put first, if they do; its fields stand at fixed places.
     Source: RFC 8200 §4.2, whose Pad1 (type 0, one octet) and PadN (type 1) all formats here keep.
     """
 
     field: str
     known: Mapping[int, type[Header]] = dataclasses.field(default_factory=dict)
     names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    first: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +85,16 @@ class Place:
     """A field and where it stands.
 
     bit: first bit from the start of the outer header, None if that is not the same in all packets; then why says so.
+    only_if: condition for the field to be there at all.
+    steps: loads that depend on each other until it is read, 1 at a fixed place; None: it can't be found without the SA.
     """
 
     header: type[Header]
     field: Field
     bit: int | None
     why: str = ""
+    only_if: str = ""
+    steps: int | None = 1
 
     @property
     def octet(self) -> int | None:
@@ -117,22 +122,35 @@ def places(layout: Layout, ip_version: int, udp: bool) -> list[Place]:
 
 
 def _placed(layout: Layout, at: int) -> Iterator[Place]:
-    moved = ""
+    moved, steps = "", 1
+    hidden = False
     for part in layout.parts:
         for f in part.header.FIELDS:
-            yield Place(part.header, f, None if moved else at, moved)
-            if moved:
-                continue
-            at += f.bits
+            yield Place(part.header, f, None if moved else at, moved, steps=None if hidden else steps)
             if not f.variable:
+                at += f.bits
                 continue
+            options = part.options
+            if options is not None and options.field == f.name and options.first is not None and not moved:
+                yield from _placed_option(options.known[options.first], at)
             compute = f.length or part.lengths.get(f.name)
             length = None if compute is None else formula(compute)
+            if length is not None and not length.fields:
+                at += 8 * int(length.text)
+                continue
+            hidden = hidden or length is None
+            steps += 1
+            if moved:
+                continue
             if f.name in part.negotiated:
                 moved = f"behind {f.name}, which is there only if both ends agreed so"
             elif length is None:
                 moved = f"behind {f.name}, whose length only the SA knows"
-            elif length.fields:
-                moved = f"behind {f.name}, whose length is in {' and '.join(length.fields)}"
             else:
-                at += 8 * int(length.text)
+                moved = f"behind {f.name}, whose length is in {' and '.join(length.fields)}"
+
+
+def _placed_option(option: type[Header], at: int) -> Iterator[Place]:
+    for f in option.FIELDS:
+        yield Place(option, f, at, only_if=f"{option.TITLE} is the first option")
+        at += f.bits

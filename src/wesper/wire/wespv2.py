@@ -29,3 +29,13 @@ class WESPv2(Header, name="wespv2", title="WESP version 2", source=_SOURCE):
     version: int = bits(2, _SOURCE, "1", default=VERSION, wire_name="ver")
     optlen: int = bits(6, _SOURCE, "options with their padding", unit="octets")
     options: bytes = octets(f"{DRAFT} §2.2", "type, length, data; Pad1, PadN", length=lambda h: h.optlen)
+
+
+class FlowIdentifierOption(
+    Header, name="wespv2.flow", title="WESPv2 flow identifier option", source=f"{DRAFT} §2.2, with a type of our own"
+):
+    """Names the flow; the first option, so that it stands at the same place in every packet of an SA."""
+
+    type: int = bits(8, f"{DRAFT} §2.2.2", "27", default=FLOW_IDENTIFIER)
+    length: int = bits(8, f"{DRAFT} §2.2.2", "of what follows: 4, 6 or 8", unit="octets")
+    identifier: bytes = octets(f"{DRAFT} §2.2", "the same for all packets of a flow", length=lambda h: h.length)

@@ -37,6 +37,7 @@ local function declare(header)
 end
 for _, header in ipairs(layout.headers) do declare(header) end
 for _, header in pairs(layout.options or {}) do declare(header) end
+if layout.payload_header then declare(layout.payload_header) end
 
 local option_type, option_length, option_data
 if layout.options then
@@ -122,16 +123,18 @@ local function payload(tvb, pinfo, root, tree, at, h)
     local said, octets = pcall(layout.clear, h)
     if said then boundary = math.max(at, math.min(octets, stop)) end
   end
-  local next_header = h[layout.next_header or ""]
+  local front = math.min(at + (layout.payload_header and layout.payload_header.size or 0), boundary)
+  local next_header
   if boundary > at then
     local shown = tree:add(clear, tvb(at, boundary - at))
     if layout.payload_header then fixed(tvb, shown, layout.payload_header, at, boundary, h) end
-    if boundary < stop then inner_headers(tvb(at, boundary - at), shown, next_header) end
+    next_header = h[layout.next_header or ""]
+    if front < boundary and boundary < stop then inner_headers(tvb(front, boundary - front), shown, next_header) end
   end
   if boundary < stop then tree:add(encrypted, tvb(boundary, stop - boundary)) end
   if stop < tvb:len() then tree:add(icv, tvb(stop)) end
-  if at == stop or boundary < stop or not next_header then return end
-  local whole = tvb(at, stop - at):tvb()
+  if front == stop or boundary < stop or not next_header then return end
+  local whole = tvb(front, stop - front):tvb()
   local built_in = ({ [4] = "ip", [41] = "ipv6" })[next_header]
   pcall(function() -- a packet cut short is marked so by the dissector that misses something
     if built_in then
@@ -155,8 +158,12 @@ function proto.dissector(tvb, pinfo, root)
     at = at + header.size
     for _, field in ipairs(header) do
       if field.bits == 0 then
-        local size = field.length and field.length(h) or prefs[field.name .. "_octets"]
-        if field.negotiated then size = prefs["with_" .. field.name] and field.negotiated or 0 end
+        local size
+        if field.negotiated then
+          size = prefs["with_" .. field.name] and field.negotiated or 0
+        else
+          size = field.length and field.length(h) or prefs[field.name .. "_octets"]
+        end
         if size < 0 or tvb:len() < at + size then
           tree:add_proto_expert_info(expert_cut)
           return tvb:len()
@@ -186,7 +193,8 @@ local function attach(name, number, neighbour, marker)
   end
   neighbour = numbers:get_dissector(number) or neighbour
   local skip = #marker / 2
-  local door = Proto(layout.name .. "_" .. name:gsub("%.", "_"), layout.title .. ", told from its neighbours")
+  local place = name:gsub("%.", "_")
+  local door = Proto(layout.name .. "_" .. place, layout.title .. " by " .. name)
   function door.dissector(tvb, pinfo, root)
     local ours = tvb:len() > skip and (skip == 0 or tvb(0, skip):bytes():tohex():lower() == marker)
     if ours and layout.tell then
@@ -194,8 +202,9 @@ local function attach(name, number, neighbour, marker)
       ours = tvb:len() > skip + tell.at and tvb(skip + tell.at, 1):bitfield(tell.first, tell.bits) == tell.value
     end
     if ours then return proto.dissector(tvb(skip):tvb(), pinfo, root) end
-    if neighbour then return neighbour:call(tvb, pinfo, root) end
-    return 0
+    if not neighbour then return 0 end
+    local _, taken = pcall(neighbour.call, neighbour, tvb, pinfo, root)
+    return type(taken) == "number" and taken or tvb:len()
   end
   numbers:add(number, door)
 end

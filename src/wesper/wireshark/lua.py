@@ -20,6 +20,7 @@ from ..wire.udp import IPSEC_NAT_T_PORT
 
 _BUILT_IN: Final = frozenset({"esp"})  # Wireshark has its own, which can decrypt
 _NEIGHBOURS: Final = {IPSEC_NAT_T_PORT: "udpencap"}  # the built-in dissector of what is nobody else's
+_ACRONYMS: Final = frozenset({"icv", "id", "iv", "spi"})
 _WORDS: Final = (1, 2, 3, 4, 8)  # octets that a field's value can be taken from
 
 
@@ -90,7 +91,7 @@ def _fields(header: type[Header], part: Part | None) -> Iterator[dict[str, Any]]
         yield {
             "name": f.name,
             "filter": f"{header.NAME}.{f.wire_name}",
-            "label": f.name.replace("_", " ").capitalize(),
+            "label": _label(f.name),
             "about": f"{f.meaning} ({f.source})",
             "bits": f.bits,
             "at": at,
@@ -105,6 +106,11 @@ def _fields(header: type[Header], part: Part | None) -> Iterator[dict[str, Any]]
             "options": True if part and part.options and part.options.field == f.name else None,
         }
         bit += f.bits
+
+
+def _label(name: str) -> str:
+    words = name.replace("_", " ").capitalize().split()
+    return " ".join(word.upper() if word.lower() in _ACRONYMS else word for word in words)
 
 
 def _function(compute: Callable[[Any], Any]) -> _Lua:

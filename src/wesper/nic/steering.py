@@ -1,0 +1,129 @@
+"""Spreading the datagrams of one UDP port over several sockets, by a field at a fixed place.
+
+A classic BPF program chooses the socket of an SO_REUSEPORT group (Linux 4.5; no privilege). It is written from the
+protocol's layout: which octets hold the flow's name, and how the protocol is told from others on that port. All packets
+of a flow go to one socket; what is not the protocol's, to the socket that its first word says, as ESP's SPI would.
+Source: Linux `Documentation/networking/filter.rst`, socket(7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import ConfigError, UnsupportedError
+from ..wire.ipv4 import IPv4
+from ..wire.layout import Layout, places
+from ..wire.udp import UDP
+
+SO_ATTACH_REUSEPORT_CBPF: Final = 51
+MOST_SOCKETS: Final = 65535
+
+# Operations of classic BPF (linux/filter.h).
+_LD_WORD, _LD_HALF, _LD_BYTE, _LD_IND_WORD, _TAX = 0x20, 0x28, 0x30, 0x40, 0x07
+_AND, _MUL, _RSH, _MOD, _XOR_X, _JEQ, _RET_A = 0x54, 0x24, 0x74, 0x94, 0xAC, 0x15, 0x16
+_LOADS: Final = {1: _LD_BYTE, 2: _LD_HALF, 4: _LD_WORD}
+_GOLDEN: Final = 0x9E3779B1  # 2^32 over the golden ratio: neighbouring numbers end far apart
+_HIGH_HALF: Final = 16
+
+Instruction = tuple[int, int, int, int]
+"""Code, jump if true, jump if false, operand."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringPlan:
+    """Where a flow's name is, in octets from the start of the UDP payload.
+
+    layout: the protocol.   field: filter name.   octet, octets: where it begins, and how many it has: 1, 2, 4 or 8.
+    length_octet: the octet that says how many it has, where that differs; its last 4 are looked at.
+    option_type: what the octet in front of that one must be.
+    """
+
+    layout: Layout
+    field: str
+    octet: int
+    octets: int
+    length_octet: int | None = None
+    option_type: int | None = None
+
+    @classmethod
+    def of(cls, layout: Layout, field: str) -> SteeringPlan:
+        """Find a field.   field: filter name, as eesp.session_id.
+
+        Raises UnsupportedError if it does not stand at a fixed place, ConfigError if there is none of that name.
+        """
+        if layout.udp_port is None:
+            raise UnsupportedError(f"steering {layout.name}", "a protocol that goes over UDP")
+        by_name = {place.name: place for place in places(layout, 4, True)}
+        place = by_name.get(field)
+        if place is None:
+            raise ConfigError(f"no field {field!r} in {layout.name}", key="field", expected=" or ".join(by_name))
+        if place.bit is None:
+            raise UnsupportedError(f"steering by {field}", f"a field at a fixed place; this one is {place.why}")
+        octet = place.bit // 8 - IPv4.SIZE - UDP.SIZE
+        if place.only_if and place.field.variable:
+            first = next(part.options.first for part in layout.parts if part.options is not None)
+            return cls(layout, field, octet, 4, octet - 1, first)
+        if place.bit % 8 or place.field.bits not in (8, 16, 32, 64):
+            raise UnsupportedError(f"steering by {field}", "a field of 8, 16, 32 or 64 whole bits")
+        return cls(layout, field, octet, place.field.bits // 8)
+
+
+def program(plan: SteeringPlan, sockets: int) -> list[Instruction]:
+    """Return the program that chooses among so many sockets, 1..65535, in the order in which they were bound.
+
+    The field's value is multiplied so that also numbers in a row are spread evenly. A packet too short for a load goes
+    to the first socket: that is what the kernel makes of it.
+    """
+    if not 1 <= sockets <= MOST_SOCKETS:
+        raise ConfigError(f"{sockets} sockets", key="sockets", expected=f"1..{MOST_SOCKETS}")
+    chosen = [(_MUL, 0, 0, _GOLDEN), (_RSH, 0, 0, _HIGH_HALF), (_MOD, 0, 0, sockets), (_RET_A, 0, 0, 0)]
+    checks = _checks(plan)
+    ours = _load(plan) + chosen
+    left = len(ours) + sum(len(check) for check in checks)
+    told: list[Instruction] = []
+    for check in checks:
+        left -= len(check)
+        *loads, wanted = check
+        told += [*loads, (_JEQ, 0, left, wanted[3])]
+    return told + ours + [(_LD_WORD, 0, 0, 0), *chosen]
+
+
+def attach(sockets: Sequence[socket.socket], plan: SteeringPlan) -> None:
+    """Give a group of sockets, all bound to one address with SO_REUSEPORT, its program.
+
+    Raises OSError where the kernel has no SO_ATTACH_REUSEPORT_CBPF.
+    """
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program(plan, len(sockets)))
+    kept = ctypes.create_string_buffer(code, len(code))
+    option = struct.pack("@HP", len(code) // 8, ctypes.addressof(kept))
+    sockets[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, option)
+
+
+def _checks(plan: SteeringPlan) -> list[list[Instruction]]:
+    """Return loads and, last, what has to come out: marker, the field that tells the protocol, the option's type."""
+    layout, checks = plan.layout, []
+    if layout.marker:
+        checks.append([(_LOADS[len(layout.marker)], 0, 0, 0), (0, 0, 0, int.from_bytes(layout.marker, "big"))])
+    if layout.tell is not None:
+        name, value = layout.tell
+        place = next(p for p in places(layout, 4, True) if p.field.name == name and p.bit is not None)
+        assert place.bit is not None
+        octet, spare = place.bit // 8 - IPv4.SIZE - UDP.SIZE, 8 - place.bit % 8 - place.field.bits
+        mask = (1 << place.field.bits) - 1 << spare
+        checks.append([(_LD_BYTE, 0, 0, octet), (_AND, 0, 0, mask), (0, 0, 0, value << spare)])
+    if plan.option_type is not None and plan.length_octet is not None:
+        checks.append([(_LD_BYTE, 0, 0, plan.length_octet - 1), (0, 0, 0, plan.option_type)])
+    return checks
+
+
+def _load(plan: SteeringPlan) -> list[Instruction]:
+    if plan.length_octet is not None:
+        return [(_LD_BYTE, 0, 0, plan.length_octet), (_TAX, 0, 0, 0), (_LD_IND_WORD, 0, 0, plan.octet - 4)]
+    if plan.octets == 8:
+        return [(_LD_WORD, 0, 0, plan.octet), (_TAX, 0, 0, 0), (_LD_WORD, 0, 0, plan.octet + 4), (_XOR_X, 0, 0, 0)]
+    return [(_LOADS[plan.octets], 0, 0, plan.octet)]
