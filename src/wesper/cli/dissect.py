@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from ..errors import CaptureError
-from ..keying import load_keys
+from ..keying import load_all_keys
 from ..pcap.dissect import Keyring
 from ..pcap.dissect import dissect as take_apart
 from ..pcap.tally import SCHEMA
 from . import CHECK_FAILED, IO_TROUBLE
-from .packet_input import LINKS, packets_of
+from .packet_input import LINKS, PSPPorts, packets_of, psp_ports
 from .packet_view import console_for_packets, render
 
 
@@ -26,6 +26,7 @@ def dissect(
     /,
     *,
     keys: Path | None = None,
+    psp_port: PSPPorts = None,
     link: Literal["raw", "ethernet", "sll", "sll2"] = "raw",
     count: Annotated[int, Parameter(name=("--count", "-c"))] = 0,
     diagram: bool = False,
@@ -35,15 +36,18 @@ def dissect(
 ) -> int:
     """Show every header field of packets: name, value, the octets that it stands at, and the document that says so.
 
-    Names are Wireshark's filter names where it has one. With keys the inside of ESP is shown too. Octets that make no
-    sense are shown as far as they go, with one line that says what is wrong; the exit code is 1 then.
+    Names are Wireshark's filter names where it has one. With keys the inside of ESP and PSP is shown too. Octets that
+    make no sense are shown as far as they go, with one line that says what is wrong; the exit code is 1 then.
 
     Parameters
     ----------
     what
         A packet in hexadecimal, a capture file, or - for either on standard input.
     keys
-        File of SAs, in wesper's TOML or Wireshark's esp_sa form, to look into ESP.
+        File of SAs, in wesper's TOML or Wireshark's esp_sa form, to look into ESP; of PSP's associations and devices,
+        in TOML.
+    psp_port
+        UDP destination port that is PSP's instead of 1000; may be given again for more.
     link
         What hexadecimal octets begin with; a capture says so itself.
     count
@@ -57,14 +61,15 @@ def dissect(
     json
         Print one JSON object.
     """
-    keyring = None if keys is None else Keyring(load_keys(keys))
+    keyring = None if keys is None else Keyring(*load_all_keys(keys))
+    ports = psp_ports(psp_port)
     console = console_for_packets()
     truncated: list[CaptureError] = []
     shown = bad = 0
     if json:
         print(f'{{"schema": {SCHEMA}, "packets": [', end="")
     for stamp, link_type, octets in islice(packets_of(what, LINKS[link], truncated), count or None):
-        dissection = take_apart(octets, link_type, keyring)
+        dissection = take_apart(octets, link_type, keyring, ports)
         shown, bad = shown + 1, bad + bool(dissection.problem)
         if json:
             packet = {"number": shown, "timestamp_ns": stamp, **dissection.as_json()}

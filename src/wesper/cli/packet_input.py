@@ -8,14 +8,33 @@ import sys
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
+
+from cyclopts import Parameter
 
 from ..errors import CaptureError, ConfigError
 from ..pcap import LinkType, open_capture
 from ..pcap.classic import MAGICS
+from ..wire.psp import PORT
 
 LINKS = {"raw": LinkType.RAW, "ethernet": LinkType.ETHERNET, "sll": LinkType.LINUX_SLL, "sll2": LinkType.LINUX_SLL2}
+PSPPorts = Annotated[list[int] | None, Parameter(name="--psp-port", negative=())]
 _CAPTURES = (*MAGICS, b"\n\r\r\n", b"\x1f\x8b")  # pcap, pcapng, gzip
+
+
+def psp_ports(given: list[int] | None) -> frozenset[int]:
+    """Return the UDP destination ports that are PSP's: those given, or its own.   Raises ConfigError."""
+    for port in given or ():
+        if not 0 < port < 65536:
+            raise ConfigError(str(port), key="--psp-port", expected="1..65535")
+    return frozenset(given or (PORT,))
+
+
+def keep_inputs(output: str, *inputs: str | Path) -> None:
+    """Raise ConfigError if the output is one of the inputs, among them files that hold keys."""
+    for path in inputs:
+        if output != "-" and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise ConfigError("output and input are the same file", path=output, expected="another name")
 
 
 def packets_of(

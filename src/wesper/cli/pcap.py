@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from ..pcap.decrypt import decrypt as decrypt_capture
 from ..pcap.encrypt import encrypt as encrypt_capture
 from ..pcap.tally import MAX_SAS, SATally, Tally
 from . import CHECK_FAILED, IO_TROUBLE
+from .packet_input import PSPPorts, keep_inputs, psp_ports
 from .packet_view import PIPED_COLUMNS
 
 _Output = Annotated[str, Parameter(name=("--output", "-o"), allow_leading_hyphen=True)]
@@ -74,7 +74,7 @@ def decrypt(
         Print the summary as JSON on standard error.
     """
     sas, psp = load_all_keys(keys)
-    _keep_inputs(output, source, *files_with_keys(keys))
+    keep_inputs(output, source, *files_with_keys(keys))
     tally = Tally()
     with Batches(source, _truncated(tally)) as batches, create_capture(output) as out, _progress() as progress:
         decrypt_capture(
@@ -132,7 +132,7 @@ def encrypt(
         Print the summary as JSON on standard error.
     """
     sas, psp = load_all_keys(keys)
-    _keep_inputs(output, source, *files_with_keys(keys))
+    keep_inputs(output, source, *files_with_keys(keys))
     tally = Tally()
     with Batches(source, _truncated(tally)) as batches, create_capture(output) as out, _progress() as progress:
         encrypt_capture(
@@ -150,7 +150,7 @@ def encrypt(
     return IO_TROUBLE if tally.truncated else 0 if tally.done else CHECK_FAILED
 
 
-def info(source: _Source, /, *, json: bool = False) -> int:
+def info(source: _Source, /, *, psp_port: PSPPorts = None, json: bool = False) -> int:
     """Say what a capture holds: format, interfaces, packets, times, protocols, and each SPI with its numbers.
 
     Needs no keys. Exits with 4 if the capture ends inside a packet.
@@ -159,10 +159,12 @@ def info(source: _Source, /, *, json: bool = False) -> int:
     ----------
     source
         The capture, pcap or pcapng, gzipped or not; - for standard input.
+    psp_port
+        UDP destination port that is PSP's instead of 1000; may be given again for more.
     json
         Print one JSON object.
     """
-    found = pcap_info.Info()
+    found = pcap_info.Info(psp_ports=psp_ports(psp_port))
 
     def truncated(error: CaptureError) -> None:
         found.truncated = str(error)
@@ -195,7 +197,7 @@ def keys(source: Path, /, *, output: _Output) -> int:
     sas, psp = load_all_keys(source)
     if not sas:
         raise ConfigError("no SA of ESP: Wireshark has no form for PSP's keys", path=source, expected="[[sa]] tables")
-    _keep_inputs(output, *files_with_keys(source))
+    keep_inputs(output, *files_with_keys(source))
     text = source.read_text()
     form: Literal["toml", "esp_sa"] = "esp_sa" if format_of(text) == "toml" else "toml"
     if output.endswith(".toml"):
@@ -206,13 +208,6 @@ def keys(source: Path, /, *, output: _Output) -> int:
     if psp:
         print("wesper: what the file says of PSP is left out: Wireshark has no form for it", file=sys.stderr)
     return CHECK_FAILED if left_out or psp else 0
-
-
-def _keep_inputs(output: str, *inputs: str | Path) -> None:
-    """Raise ConfigError if the output is one of the inputs, among them files that hold keys."""
-    for path in inputs:
-        if output != "-" and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
-            raise ConfigError("output and input are the same file", path=output, expected="another name")
 
 
 def _truncated(tally: Tally) -> Callable[[CaptureError], None]:
@@ -317,8 +312,31 @@ def _print_info(console: Console, found: pcap_info.Info) -> None:
         console.print(
             "Numbers are the 32 bits on the wire; whether they are extended (ESN) can't be seen there.", style="dim"
         )
+    if found.psp:
+        console.print("", _psp_table(found), sep="\n")
     if found.unlisted:
         console.print(f"{found.unlisted:,} packets of further SPIs: the table holds {pcap_info.MAX_SAS:,}.")
+
+
+def _psp_table(found: pcap_info.Info) -> Table:
+    titles = ("SPI", "from", "to", "cipher", "offset>", "cookie", "packets>", "octets>", "IV>", "backwards>", "twice>")
+    table = _plain_table(*titles)
+    for seen in found.psp.values():
+        row = seen.as_json()
+        table.add_row(
+            row["spi"],
+            seen.source,
+            seen.destination,
+            row["cipher"],
+            str(seen.crypt_offset_words),
+            "yes" if seen.cookie else "no",
+            f"{seen.packets:,}",
+            f"{seen.octets:,}",
+            f"{seen.first:#x}-{seen.highest:#x}",
+            f"{seen.backwards:,}",
+            f"{seen.twice:,}",
+        )
+    return table
 
 
 def _spi_table(found: pcap_info.Info) -> Table:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from cyclopts import Parameter
 
 from ..errors import CaptureError, ConfigError
-from ..keying import load_keys
+from ..keying import load_all_keys
 from ..pcap import ip_offset
 from ..pcap.trace import Trace, Tracer
 from ..sa import Direction
@@ -57,7 +57,7 @@ def trace(
     what
         A packet in hexadecimal, a capture file, or - for either on standard input.
     keys
-        File of SAs, in wesper's TOML or Wireshark's esp_sa form.
+        File of SAs, in wesper's TOML or Wireshark's esp_sa form; of PSP's associations and devices, in TOML.
     live
         Name of a running tunnel, whose packets to follow instead of WHAT.
     outbound
@@ -83,7 +83,8 @@ def trace(
         return _follow(live, run_dir, seconds, count, _Printer(drops, whole, json))
     if keys is None:
         raise ConfigError("missing", key="--keys", expected="a file of SAs, or --live with the name of a tunnel")
-    tracer = Tracer(load_keys(keys), engine)
+    sas, psp = load_all_keys(keys)
+    tracer = Tracer(sas, engine, psp)
     truncated: list[CaptureError] = []
     printer = _Printer(drops, whole, json)
     # `wesper capture` writes both sides: the other one's packets have not met what is traced.

@@ -7,7 +7,7 @@ packet belongs to one of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -151,8 +151,7 @@ def walk(
         if ended or (stage.name == "policy" and direction is Direction.IN and not foreign):
             steps.append(Step(stage, "skipped"))
         elif reason is not None and reason in stage.ends:
-            counter = f", counted as {reason.counter}" if reason.counter else ", which is no error"
-            steps.append(Step(stage, "dropped", f"{reason.sentence}{counter}"))
+            steps.append(Step(stage, "dropped", _why(reason)))
             ended = True
         elif foreign and stage.name not in ("ip", "demultiplex", "policy"):
             steps.append(Step(stage, "skipped"))
@@ -160,6 +159,27 @@ def walk(
             steps.append(Step(stage, "passed", found.get(stage.name, "")))
             ended = bypassed and stage.name == "policy"
     return steps
+
+
+def stages_of(stages: Sequence[Stage], reason: DropReason | None, found: Mapping[str, str]) -> list[Step]:
+    """Return the steps of a walk that passes one stage after another and ends where the reason belongs.
+
+    found: what is known of the packet, by stage.
+    """
+    steps, ended = [], False
+    for stage in stages:
+        if ended:
+            steps.append(Step(stage, "skipped"))
+        elif reason is not None and reason in stage.ends:
+            steps.append(Step(stage, "dropped", _why(reason)))
+            ended = True
+        else:
+            steps.append(Step(stage, "passed", found.get(stage.name, "")))
+    return steps
+
+
+def _why(reason: DropReason) -> str:
+    return f"{reason.sentence}{f', counted as {reason.counter}' if reason.counter else ', which is no error'}"
 
 
 def look(direction: Direction, packet: bytes) -> dict[str, str]:

@@ -1,13 +1,14 @@
-"""The walk through a packet's headers: link layer, IP and its extensions, UDP, TCP, ICMP, ESP and what is in it."""
+"""The walk through a packet: link layer, IP and its extensions, UDP, TCP, ICMP, ESP, PSP and what is in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..crypto import InvalidTag, Transform, transform
-from ..keying import StaticSA
+from ..keying import PSPKeys, StaticSA
 from ..protocols import ip
 from ..protocols.esp import authenticated, implicit_iv
+from ..protocols.psp import INDEX_MASK, header_version
 from ..protocols.udp import content
 from ..sa import infer_sequence
 from ..verdict import DropReason
@@ -17,11 +18,14 @@ from ..wire.format import Field, Header
 from ..wire.ipv4 import IPv4
 from ..wire.ipv6 import IPv6, IPv6Extension, IPv6Fragment
 from ..wire.link import VLAN, Ethernet
+from ..wire.psp import ICV as PSP_ICV
+from ..wire.psp import PORT, PSP
 from ..wire.transport import ICMP, TCP
 from ..wire.udp import IPSEC_NAT_T_PORT, UDP
 from .dissection import Dissection, Layer, added, data_layer, noted, read_layer
 from .link import LinkType, ip_offset, link_type_name
 from .opener import HALVES
+from .psp_keyring import PSPKeyring
 
 MAX_DEPTH = 16
 """Packets inside packets: deeper ones are shown as data."""
@@ -31,6 +35,8 @@ _ICV = Field("icv", "icv", 0, "RFC 4303 §2.8", "integrity check value", form="h
 _TFC = Field(
     "tfc_padding", "tfc_pad", 0, "RFC 4303 §2.7", "behind the inner packet", form="hex", raw=True, variable=True
 )
+_PSP_ICV = Field("icv", "icv", 0, "PSP Trailer", "integrity check value", form="hex", raw=True, variable=True)
+_PSP_SOURCE = "PSP NIC Receive Processing"
 _EXTENSIONS = {
     numbers.HOP_BY_HOP: ("ipv6.hopopts", "IPv6 hop-by-hop options", "RFC 8200 §4.3"),
     numbers.ROUTING: ("ipv6.routing", "IPv6 routing header", "RFC 8200 §4.4"),
@@ -42,10 +48,14 @@ _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 
 
 class Keyring:
-    """SAs that open ESP packets.   It follows each SA's sequence number, so that the high half is known."""
+    """SAs that open ESP packets, and PSP's keys.
 
-    def __init__(self, sas: Sequence[StaticSA]) -> None:
+    It follows each SA's sequence number, so that the high half is known.
+    """
+
+    def __init__(self, sas: Sequence[StaticSA], psp: PSPKeys | None = None) -> None:
         self._sas = sas
+        self.psp = PSPKeyring(psp or PSPKeys())
         self._transforms: dict[int, Transform] = {}
         self._tops: dict[tuple[int, int], int] = {}
 
@@ -83,13 +93,18 @@ class Keyring:
             return None
 
 
-def dissect(packet: bytes, link_type: int = LinkType.RAW, keys: Keyring | None = None) -> Dissection:
+def dissect(
+    packet: bytes,
+    link_type: int = LinkType.RAW,
+    keys: Keyring | None = None,
+    psp_ports: Collection[int] = frozenset((PORT,)),
+) -> Dissection:
     """Take a packet apart.
 
-    packet: any octets, from the link-layer header of link_type on.   keys: to look into ESP.   Never raises for what
-    the octets are.
+    packet: any octets, from the link-layer header of link_type on.   keys: to look into ESP and PSP.   psp_ports: UDP
+    destination ports that are PSP's, besides those that keys name.   Never raises for what the octets are.
     """
-    walk = _Walk(packet, keys)
+    walk = _Walk(packet, keys, psp_ports)
     walk.link(link_type)
     return walk.result
 
@@ -97,9 +112,10 @@ def dissect(packet: bytes, link_type: int = LinkType.RAW, keys: Keyring | None =
 class _Walk:
     """One packet's walk.   data: the octets being read, in which ciphertext has given way to plaintext."""
 
-    def __init__(self, packet: bytes, keys: Keyring | None) -> None:
+    def __init__(self, packet: bytes, keys: Keyring | None, psp_ports: Collection[int]) -> None:
         self.result = Dissection(packet)
         self._keys, self._data = keys, packet
+        self._psp_ports = frozenset(psp_ports) | (keys.psp.ports if keys is not None else frozenset())
         self._decrypted = False
         self._depth = 0
         self._upper: dict[int, Callable[[int, int, Layer], None]] = {
@@ -249,6 +265,9 @@ class _Walk:
         else:
             self._with_pseudo(layer, header, at, at + octets, numbers.UDP, 6)
         inside = at + UDP.SIZE
+        if layer.value("destination_port") in self._psp_ports:
+            self._psp(inside, at + octets, header, layer.value("destination_port"))
+            return
         if IPSEC_NAT_T_PORT not in (layer.value("source_port"), layer.value("destination_port")):
             self._rest(inside, at + octets, "RFC 768")
             return
@@ -354,6 +373,91 @@ class _Walk:
         noted(head, "icv", "right")
         self.result.layers.append(head)
         self._data = outside
+
+    def _psp(self, at: int, end: int, header: Layer, port: int) -> None:
+        """Read a PSP packet: all that is in clear, and with its key all of it."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self.result.fail("packets nested too deeply")
+            self._rest(at, end, "")
+            return
+        sealed = self._data[at:end]
+        used = header_version(sealed)
+        if isinstance(used, DropReason):
+            layer, problem = read_layer(PSP, self._data, at, end)
+            layer.decrypted = self._decrypted
+            self.result.layers.append(layer)
+            self.result.fail(problem or f"psp: {used.sentence}")
+            self._rest(at + layer.octets, end, _PSP_SOURCE)
+            return
+        behind, icv_at = at + 8 * (sealed[1] + 1), end - PSP_ICV
+        clear_end = icv_at if used.gmac else at + PSP.SIZE + 4 * (sealed[2] & 63)
+        spi = int.from_bytes(sealed[4:8], "big")
+        # Cookie and extension are shown with the header where they stand in clear, else with what is opened.
+        layer, _ = read_layer(PSP, self._data, at, behind if behind <= clear_end else at + PSP.SIZE)
+        layer.decrypted = self._decrypted
+        layer.octets = min(layer.octets, behind - at)
+        self.result.layers.append(layer)
+        if not spi & INDEX_MASK:
+            self.result.fail("psp.spi is reserved: its low 31 bits are zero")
+        if used.gmac and layer.value("crypt_offset_words"):
+            noted(layer, "crypt_offset_words", "ignored: nothing is encrypted")
+        whose, opened = "", None
+        if self._keys is not None:
+            ends = header.value("source"), header.value("destination")
+            whose, opened = self._keys.psp.open(spi, used, *ends, port, sealed)
+            noted(layer, "spi", whose)
+            if opened is None:
+                missing = f"no key in the key file for PSP's SPI {spi:#010x} of version {used.code}"
+                self.result.fail("psp.icv does not fit: another key, or changed octets" if whose else missing)
+        note = "" if self._keys is None or not whose else "right" if opened is not None else "wrong"
+        if opened is not None:
+            self._psp_inside(at, behind, icv_at, opened, header)
+        else:
+            if behind > clear_end:
+                self._rest(at + PSP.SIZE, clear_end, layer.source, title="Extension in clear")
+            elif used.gmac:
+                self._psp_payload(sealed[0], behind, icv_at, header)
+            else:
+                self._in_clear(sealed[0], behind, clear_end, header)
+            self._rest(clear_end, icv_at, _PSP_SOURCE, title="Encrypted")
+        trailer = Layer("psp", "PSP trailer", "PSP Trailer", icv_at, octets=PSP_ICV, decrypted=self._decrypted)
+        added(trailer, _PSP_ICV, self._data[icv_at:end], icv_at)
+        noted(trailer, "icv", note)
+        self.result.layers.append(trailer)
+
+    def _psp_inside(self, at: int, behind: int, icv_at: int, opened: bytes, header: Layer) -> None:
+        """Go on with a PSP packet in clear, put where it stood.   behind: where the payload begins."""
+        outside, before = self._data, self._decrypted
+        self._data, self._decrypted = outside[:at] + opened + outside[icv_at:], True
+        if self.result.layers[-1].octets < behind - at:
+            whole, _ = read_layer(PSP, self._data, at, behind)
+            inside = [value for value in whole.values if value.bit >= 8 * (at + PSP.SIZE)]
+            place, octets = at + PSP.SIZE, behind - at - PSP.SIZE
+            layer = Layer("psp", "PSP extension", whole.source, place, inside, octets, PSP, decrypted=True)
+            self.result.layers.append(layer)
+        self._psp_payload(opened[0], behind, icv_at, header)
+        self._data, self._decrypted = outside, before
+
+    def _psp_payload(self, next_header: int, at: int, end: int, header: Layer) -> None:
+        if next_header not in (numbers.IPV4, numbers.IPV6) or at == end:
+            self._payload(next_header, at, end, header)
+            return
+        inner_end = min(end, at + (self._told_length(at) or end - at))
+        self._ip(at, inner_end)
+        self._rest(inner_end, end, _PSP_SOURCE, title="Behind the inner packet")
+
+    def _in_clear(self, next_header: int, at: int, end: int, header: Layer) -> None:
+        """Show headers that Crypt Offset leaves in clear, as far as they go: that they end there is no fault."""
+        if at == end:
+            return
+        part = _Walk(self._data[:end], None, ())
+        part._depth, part._decrypted = self._depth, self._decrypted
+        part.result.fail("checksums cover what is not there")
+        part._payload(next_header, at, end, header)
+        for layer in part.result.layers:
+            layer.title += ", its part in clear"
+        self.result.layers += part.result.layers
 
     def _told_length(self, at: int) -> int | None:
         """Return the length that an inner IP packet tells: what is behind it is TFC padding."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,11 @@ from ..protocols.esp import PROTOCOL as ESP
 from ..verdict import DropReason
 from ..wire.numbers import ESP as ESP_PROTOCOL
 from ..wire.numbers import PROTOCOL_NAMES, UDP
+from ..wire.psp import PORT
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .capture import Capture
 from .link import ip_offset, link_type_name
+from .psp_seen import SeenPSP, count_psp, psp_header
 from .record import Record
 from .tally import SCHEMA
 
@@ -97,7 +99,8 @@ class Seen:
 class Info:
     """What a capture holds.   first_ns, last_ns: earliest and latest time.   cut: packets not kept whole.
 
-    protocols: by name, what IP carries.   unlisted: packets of SPIs for which the table had no room.
+    protocols: by name, what IP carries.   unlisted: packets of SPIs for which their table had no room.
+    psp: PSP's associations.   psp_ports: UDP destination ports that are looked at for it.
     """
 
     format: str = ""
@@ -112,6 +115,8 @@ class Info:
     per_interface: Counter[int] = field(default_factory=Counter)
     protocols: Counter[str] = field(default_factory=Counter)
     sas: dict[tuple[object, ...], Seen] = field(default_factory=dict)
+    psp: dict[tuple[object, ...], SeenPSP] = field(default_factory=dict)
+    psp_ports: Collection[int] = frozenset((PORT,))
     unlisted: int = 0
     truncated: str = ""
     section: dict[str, str] = field(default_factory=dict)
@@ -134,6 +139,7 @@ class Info:
             "last_ns": self.last_ns,
             "protocols": dict(self.protocols.most_common()),
             "sas": [seen.as_json() for seen in self.sas.values()],
+            "psp": [seen.as_json() for seen in self.psp.values()],
             "unlisted": self.unlisted,
             "truncated": self.truncated or None,
         }
@@ -190,6 +196,11 @@ def _count(info: Info, record: Record) -> None:
     in_udp = False
     if datagram.upper == UDP:
         ports = udp.ports(body)
+        header = psp_header(body) if ports is not None and ports[1] in info.psp_ports else None
+        if header is not None:
+            info.protocols[f"{version} PSP"] += 1
+            info.unlisted += not count_psp(info.psp, datagram, body, header, MAX_SAS)
+            return
         if ports is not None and IPSEC_NAT_T_PORT in ports:
             content = udp.content(body)
             in_udp = isinstance(content, bytes) and not isinstance(ESP.locate(content), DropReason)

@@ -8,11 +8,14 @@ from typing import Any
 
 from ..engine import Options, open_engine
 from ..engine.walk import Step, as_json, look, walk
-from ..keying import StaticSA
+from ..keying import PSPAssociation, PSPKeys, StaticSA
+from ..psp import walk as psp_walk
 from ..sa import Direction
 from ..verdict import Delivered, Dropped, DropReason
 from .encrypt import Chooser
 from .opener import Opener
+from .psp_opener import PSPOpener
+from .psp_sender import PSPSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,19 @@ class Trace:
 class Tracer:
     """Traces packets in the order in which they come, windows and numbers going on from one to the next."""
 
-    def __init__(self, sas: Sequence[StaticSA], engine: str | None = None) -> None:
+    def __init__(self, sas: Sequence[StaticSA], engine: str | None = None, psp: PSPKeys | None = None) -> None:
         self._sas, self._engine = sas, engine
+        self._psp = psp or PSPKeys()
+        self._psp_opener = PSPOpener(self._psp, engine)
+        self._psp_sender: PSPSender | None = None
         self._opener = Opener(sas, engine, anti_replay=True)
         self._chooser: Chooser | None = None
         self._sending = open_engine(engine, Options(events=1))
 
     def inbound(self, packet: bytes) -> Trace:
         """Trace a packet from the unprotected side.   packet: from its IP header, reassembled."""
+        if self._psp_opener.concerns(packet):
+            return self._psp_inbound(packet)
         found = look(Direction.IN, packet)
         before = self._opener.find(packet)
         if before is not None:
@@ -68,9 +76,11 @@ class Tracer:
     def outbound(self, packet: bytes) -> Trace:
         """Trace a packet from the protected side.   Raises ConfigError if the key file has no SA that sends."""
         if self._chooser is None:
-            self._chooser = Chooser(self._sas, self._sending)
+            self._chooser = Chooser(self._sas, self._sending, psp=self._psp.associations)
         found = look(Direction.OUT, packet)
         sa = self._chooser.choose(packet)
+        if isinstance(sa, PSPAssociation):
+            return self._psp_outbound(packet, sa)
         if not isinstance(sa, StaticSA):
             reason: DropReason | None = DropReason.OUT_NO_SA if found else DropReason.OUT_BAD_PACKET
             return Trace(Direction.OUT, packet, reason, walk(Direction.OUT, reason, found))
@@ -84,6 +94,33 @@ class Tracer:
             result = verdict.packet
             found["mode"], found["number"] = _mode(sa), f"{verdict.sequence}"
         return Trace(Direction.OUT, packet, reason, walk(Direction.OUT, reason, found), result)
+
+    def _psp_inbound(self, packet: bytes) -> Trace:
+        found = psp_walk.look(Direction.IN, packet)
+        (opened,) = self._psp_opener.open([packet])
+        if opened.sa is not None and "key" in found:
+            found["key"] = f"{opened.sa.title}: {found['key']}"
+            found["icv"] = "16 octets, and they fit"
+            found["sample"] = "its sender wants it sampled" if opened.sampled else ""
+        if opened.packet:
+            found["inside"] = look(Direction.OUT, opened.packet).get("ip", "no IP packet")
+        steps = psp_walk.walk(Direction.IN, opened.reason, found)
+        return Trace(Direction.IN, packet, opened.reason, steps, b"" if opened.reason else opened.packet)
+
+    def _psp_outbound(self, packet: bytes, association: PSPAssociation) -> Trace:
+        if self._psp_sender is None:
+            assert self._chooser is not None  # it has chosen the association
+            self._psp_sender = PSPSender(self._chooser.psp, self._engine)
+        found = psp_walk.look(Direction.OUT, packet)
+        ((reason, sent, iv),) = self._psp_sender.protect([packet], [association])
+        profile = association.profile
+        found["association"] = f"{association.title}, {association.suite}"
+        found["mode"] = f"{profile.mode.name.lower()} mode"
+        found["offset"] = f"{4 * profile.crypt_offset_words} octets"
+        if reason is None:
+            found["iv"] = f"{iv:#018x}"
+            found["size"] = f"{len(sent):,} octets"
+        return Trace(Direction.OUT, packet, reason, psp_walk.walk(Direction.OUT, reason, found), sent)
 
 
 def _also(step: Step, found: dict[str, str]) -> Step:
