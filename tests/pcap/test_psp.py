@@ -19,11 +19,13 @@ from wesper.pcap.decrypt import decrypt
 from wesper.pcap.encrypt import encrypt
 from wesper.pcap.psp_opener import PSPOpener
 from wesper.pcap.tally import Tally
+from wesper.protocols.ip import parse
 from wesper.protocols.modes import Mode, Outer
 from wesper.protocols.psp import Profile
 from wesper.sa import AddressRange, Direction, Selector
 from wesper.vectors.ip_packets import ip_packet
 from wesper.verdict import DropReason
+from wesper.wire.psp import PSP
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "psp.json").read_text())
 GOOGLE = [*VECTORS["vectors"], *(entry for entry in VECTORS["own_vectors"] if not entry.get("r_bits"))]
@@ -180,6 +182,37 @@ def test_many_associations_one_device_and_esp_beside_it(engine: str, tmp_path: P
     stranger = PSPKeys(associations[:1])
     tally = opened(tmp_path / "sealed.pcapng", tmp_path / "one.pcap", stranger, engine)
     assert (tally.done, tally.dropped) == (40, {"no_device_key": 80})
+
+
+def test_associations_of_one_key_share_its_ivs(engine: str, tmp_path: Path) -> None:
+    """google/psp has a crypt offset for each family under one SPI, and one count of IVs."""
+    text = f"""
+[[device]]
+name = "b"
+keys = ["{K0.hex()}", "{K1.hex()}"]
+"""
+    for network, offset in (("0.0.0.0/0", 6), ("::/0", 11)):
+        text += f"""
+[[association]]
+rules = "google"
+mode = "tunnel"
+device = "b"
+spi = 7
+crypt_offset = {offset}
+
+[[association.selectors]]
+remote = ["{network}"]
+"""
+    keys = read_psp_toml(text, "google.toml")
+    packets = [udp(bytes([i]), version) for i, version in enumerate((4, 6, 6, 4, 4, 6))]
+    plain = written(tmp_path / "plain.pcap", *packets, link=LinkType.RAW)
+    assert protected(plain, tmp_path / "out.pcap", keys, engine).done == 6
+    seen = [PSP.parse(parse(frame).packet[parse(frame).upper_at + 8 :]) for frame in frames_of(tmp_path / "out.pcap")]
+    assert [(header.iv, header.crypt_offset_words) for header in seen] == [
+        (1, 6), (2, 11), (3, 11), (4, 6), (5, 6), (6, 11),
+    ]  # fmt: skip
+    opened(tmp_path / "out.pcap", tmp_path / "back.pcap", keys, engine)
+    assert frames_of(tmp_path / "back.pcap") == packets
 
 
 def test_of_several_devices_the_one_whose_keys_fit(engine: str) -> None:

@@ -99,7 +99,7 @@ class Tracer:
         found = psp_walk.look(Direction.IN, packet)
         (opened,) = self._psp_opener.open([packet])
         if opened.sa is not None and "key" in found:
-            found["key"] = f"{opened.sa.title}: {found['key']}"
+            found["key"] = f"{opened.sa.name}: {found['key']}" if opened.sa.name else found["key"]
             found["icv"] = "16 octets, and they fit"
             found["sample"] = "its sender wants it sampled" if opened.sampled else ""
         if opened.packet:
