@@ -116,7 +116,7 @@ def test_file_that_can_not_be_read(wesper: Any, tmp_path: Path) -> None:
     [
         ("", "0 passed, 1 failed"),
         ("{}", "0 passed, 1 failed"),
-        ('{"format": "esp-family-vectors/1", "protocol": "wespv2"}', "0 passed, 1 failed"),
+        ('{"format": "esp-family-vectors/1", "protocol": "wesp"}', "0 passed, 1 failed"),
         ('{"format": "esp-family-vectors/1", "protocol": "esp"}', "0 passed, 0 failed"),
     ],
 )

@@ -30,6 +30,13 @@ def esp_document() -> Document:
     return document
 
 
+@pytest.fixture(scope="session", params=["wespv2", "eesp"])
+def family_document(request: pytest.FixtureRequest) -> Document:
+    """Return what the file of one of ESP's relatives holds.   Not to be changed."""
+    document: Document = json.loads((VECTORS / f"{request.param}.json").read_text())
+    return document
+
+
 @pytest.fixture
 def esp(esp_document: Document) -> Document:
     """Return what vectors/esp.json holds, to be changed at will."""

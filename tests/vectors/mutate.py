@@ -13,7 +13,7 @@ from typing import Any
 Document = dict[str, Any]
 Change = Callable[[dict[str, Any], str], None]
 
-INFORMATIVE = {"name", "source", "description", "note", "case"}
+INFORMATIVE = {"name", "source", "description", "note", "case", "meaning"}
 
 
 @dataclass

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from wesper.engine import Engine, Event, Options
-from wesper.engine.reference import ReferenceEngine, _ReferenceAlgorithms
+from wesper.engine.algorithms import ReferenceAlgorithms
+from wesper.engine.reference import ReferenceEngine
 from wesper.verdict import Delivered, Dropped, DropReason, Verdict
 
 from .conftest import Run
@@ -86,7 +87,7 @@ class Crashes(ReferenceEngine):
         raise RuntimeError("key 00112233")
 
 
-class _ForgivesOneBit(_ReferenceAlgorithms):
+class _ForgivesOneBit(ReferenceAlgorithms):
     def open(
         self, suite: str, key: bytes, salt: bytes, auth_key: bytes, iv: bytes, associated: bytes, sealed: bytes
     ) -> bytes | None:

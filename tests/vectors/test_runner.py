@@ -17,7 +17,7 @@ from wesper.vectors.fields import Fields
 from wesper.vectors.kind import CaseList, Kind
 
 from .conftest import Run, reasons
-from .mutate import Document
+from .mutate import Document, only
 
 HEAD = {"format": "esp-family-vectors/1", "protocol": "esp"}
 
@@ -25,8 +25,7 @@ HEAD = {"format": "esp-family-vectors/1", "protocol": "esp"}
 @pytest.mark.parametrize(
     ("document", "kind", "told"),
     [
-        (HEAD | {"protocol": "wespv2"}, "ESP family", 'format = "esp-family-vectors/1", protocol = "wespv2"'),
-        (HEAD | {"protocol": "eesp"}, "ESP family", 'protocol = "eesp"'),
+        (HEAD | {"protocol": "wesp"}, "unknown", 'format = "esp-family-vectors/1", protocol = "wesp"'),
         ({"format": "psp-vectors-2", "kdf": []}, "unknown", 'format = "psp-vectors-2"'),
         ({"spec": "RFC 9347", "schema": {"a": 1}}, "AGGFRAG", 'spec = "RFC 9347", schema'),
         ({"format": 1, "conventions": {}}, "ESP echo", "format = 1, conventions"),
@@ -48,8 +47,11 @@ def test_kind_is_told_by_content(document: Any, kind: str, told: str, run: Run) 
 
 
 def test_another_protocol_fails(esp_document: Document, run: Run) -> None:
-    for protocol in ("wespv2", "eesp", "psp", 1, None):
+    for protocol in ("wesp", "psp", 1, None):
         assert run(esp_document | {"protocol": protocol}).failed == 1
+    vectors = only(esp_document, "vectors", [each for each in esp_document["vectors"] if each["expect"] == "ok"])
+    for protocol in ("wespv2", "eesp"):
+        assert run(vectors | {"protocol": protocol}).passed == 0
 
 
 @pytest.mark.parametrize(

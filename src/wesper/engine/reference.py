@@ -14,50 +14,26 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import crypto
 from ..crypto import block_encrypt
 from ..errors import ConfigError
-from ..protocols import Arrived, Opened, Outgoing, esp, ip, modes, udp
+from ..protocols import Arrived, Opened, Outgoing, ip, modes, udp
 from ..protocols.ecn import Alarm
 from ..protocols.ip import Datagram, packed
 from ..sa import SA, Direction, Fragmentation, Mode, Policy, Profile, SAState, SubSAState
 from ..sa.selectors import find
 from ..verdict import Delivered, Dropped, DropReason, Verdict
 from ..wire.numbers import AGGFRAG, IPV4, NO_NEXT_HEADER, UDP
+from .algorithms import ReferenceAlgorithms
 from .association import Association, SubSA
 from .batch import Packets, Results
 from .demultiplexer import Carried, Demultiplexer
 from .events import AUDITABLE, Event, EventKind
-from .interface import MTU_AGE, SECOND, Algorithms, Engine, Options, split_keys
+from .interface import MTU_AGE, SECOND, Engine, Options, split_keys
 
 _OUTBOUND = 1 << 40  # ids: inbound the SPI, multicast ones from 2^32, outbound from 2^40
 _MULTICAST = 1 << 32
 _NO_SA = (1 << 64) - 1
 _HALF_SPACE = 1 << 31  # of 32-bit sequence numbers: time for the next SA
-
-
-class _ReferenceAlgorithms(Algorithms):
-    def associated(self, suite: str, spi: int, sequence: int, esn: bool, iv: bytes) -> bytes:
-        return esp.authenticated(crypto.suite(suite), spi, sequence, esn, iv)[0]
-
-    def seal(
-        self, suite: str, key: bytes, salt: bytes, auth_key: bytes, iv: bytes, associated: bytes, plaintext: bytes
-    ) -> bytes:
-        return crypto.transform(crypto.suite(suite), key, salt, auth_key).seal(iv, associated, plaintext)
-
-    def open(
-        self, suite: str, key: bytes, salt: bytes, auth_key: bytes, iv: bytes, associated: bytes, sealed: bytes
-    ) -> bytes | None:
-        try:
-            return crypto.transform(crypto.suite(suite), key, salt, auth_key).open(iv, associated, sealed)
-        except crypto.InvalidTag:
-            return None
-
-    def cbc(self, key: bytes, iv: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
-        return crypto.cbc(key, iv, data, decrypt=decrypt)
-
-    def hmac(self, suite: str, auth_key: bytes, data: bytes) -> bytes:
-        return crypto.hmac_tag(crypto.suite(suite), auth_key, data)
 
 
 class ReferenceEngine(Engine):
@@ -67,7 +43,7 @@ class ReferenceEngine(Engine):
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
-        self.algorithms = _ReferenceAlgorithms()
+        self.algorithms = ReferenceAlgorithms()
         self._sas: dict[int, Association] = {}
         # By SPI and, for multicast SAs, destination and source.
         self._inbound: dict[tuple[int, tuple[bytes, ...]], Association] = {}

@@ -9,21 +9,23 @@ from ..protocols.ip import IPV4_HEADER, IPV6_HEADER
 from ..sa import SA, Direction
 from ..verdict import Delivered, Dropped, DropReason
 from .case import Case, outcome
-from .esp_sa import Shape, pair_of_suite, read_shape
+from .esp_sa import Shape, pair_of_suite, read_shape, with_format
 from .fields import FieldError, Fields
 from .ip_packets import sized_packet
 
 _OUT: Final = "encapsulate"
 _MOST: Final = 65535
-# What an entry's parameters change: a tunnel over IPv4 with 32-bit numbers and an explicit IV, nothing around it.
-_DEFAULT: Final = pair_of_suite("aes-gcm-16", esn=False).shape
 
 
-def run(entry: Fields, case: Case) -> None:
+def run(entry: Fields, case: Case, protocol: str) -> None:
     """Ask an SA for its inner MTU; then measure packets of that size and of one octet more."""
     params = entry.object("params")
-    shape = read_shape(params, _DEFAULT)
-    key = bytes(_key_octets(params, shape))
+    # What an entry's parameters change: a tunnel over IPv4 with 32-bit numbers and an explicit IV, nothing around it.
+    default = pair_of_suite("aes-gcm-16", esn=protocol == "eesp", protocol=protocol).shape
+    shape = read_shape(params, protocol, default)
+    octets = _key_octets(params, shape)
+    shape, _, _ = with_format(shape, params, octets, whole=False)
+    key = bytes(octets)
     outer_mtu = entry.integer("outer_mtu", 68, _MOST)
 
     engine = case.engine()

@@ -8,11 +8,12 @@ from typing import Final
 
 from ..crypto import SUITES, Suite
 from ..engine import Engine
+from ..protocols import PROTOCOLS, Format
 from ..protocols.ip import IPAddress
 from ..sa import DF, SA, Direction, Inner, Mode, Outer, Profile, UDPEncapsulation
 from ..verdict import Delivered
-from ..wire.numbers import ESP
 from .case import Case, outcome
+from .family_format import Stateless, read_eesp, read_wespv2
 from .fields import FieldError, Fields
 from .ip_packets import ip_packet
 
@@ -37,6 +38,8 @@ class Shape:
     outer: Outer | None
     inner: Inner | None
     encapsulation: UDPEncapsulation | None
+    protocol: str = "esp"
+    format: Format | None = None
 
     def profile(self, direction: Direction, *, window: int = 0, mtu: int = 65535) -> Profile:
         """Return the profile of one end.   The receiver's has local and remote changed round."""
@@ -51,10 +54,12 @@ class Shape:
             outer,
             inner,
             encapsulation,
+            self.protocol,
             esn=self.esn,
             window=window,
             mtu=mtu,
             resynchronise=False,  # a known answer is what one packet gives, not what a search finds later
+            format=self.format,
         )
 
     @property
@@ -64,14 +69,34 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """Key and salt that a case expects.   session_id: of a Sub SA; stateless: of a group's sender; one of them."""
+
+    key: bytes
+    salt: bytes
+    session_id: int
+    stateless: Stateless | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
-    """The two SAs of a case: one sends, one receives."""
+    """The two SAs of a case: one sends, one receives.
+
+    key, salt, auth_key: of the SAs.   derived: keys that the engine has to make of them, None where it makes none.
+    """
 
     shape: Shape
     spi: int
     key: bytes
     salt: bytes = b""
     auth_key: bytes = b""
+    derived: Derived | None = None
+
+    @property
+    def sends_numbers(self) -> bool:
+        """Whether packets have a sequence number."""
+        profile = self.shape.profile(Direction.OUT)
+        return profile.ways.sends_numbers(profile)
 
     def sender(self, sequence: int, iv: bytes | None = None) -> SA:
         """Return the SA whose next number is sequence.   iv: to be used for it, None: the engine's own."""
@@ -95,7 +120,7 @@ class Pair:
             self.key,
             self.salt,
             self.auth_key,
-            sequence=sequence,
+            sequence=sequence if self.sends_numbers else 0,
         )
 
     def seal(self, engine: Engine, sequence: int) -> bytes:
@@ -107,12 +132,12 @@ class Pair:
         return verdict.packet
 
 
-def pair_of_suite(suite: str, *, esn: bool) -> Pair:
+def pair_of_suite(suite: str, *, esn: bool, protocol: str = "esp") -> Pair:
     """Return a pair for cases that leave keys and addresses open: tunnel mode over IPv4."""
     cipher = SUITES[suite]
     octets = bytes(range(256))
     return Pair(
-        Shape(cipher, Mode.TUNNEL, esn, Outer(*HOSTS[4]), None, None),
+        Shape(cipher, Mode.TUNNEL, esn, Outer(*HOSTS[4]), None, None, protocol),
         _FIRST_SPI,
         octets[: cipher.key_octets[0]],
         octets[: cipher.salt_octets],
@@ -120,11 +145,16 @@ def pair_of_suite(suite: str, *, esn: bool) -> Pair:
     )
 
 
-def read_shape(params: Fields, default: Shape | None = None) -> Shape:
-    """Read the parameters that shape packets.   default: where a parameter may be absent, its value is taken there."""
-    if params.has("ip_proto"):
-        params.integer("ip_proto", ESP, ESP)
-    mode = default.mode if default and not params.has("mode") else Mode(params.word("mode", _MODES))
+def read_shape(params: Fields, protocol: str, default: Shape | None = None) -> Shape:
+    """Read the parameters that shape packets, but for the protocol's own (`read_pair`, `with_format`).
+
+    default: where a parameter may be absent, its value is taken there.
+    """
+    if protocol != "eesp" and params.has("ip_proto"):
+        number = PROTOCOLS[protocol].ip_protocol(pair_of_suite("aes-gcm-16", esn=False).shape.profile(Direction.IN))
+        params.integer("ip_proto", number, number)
+    modes = _MODES if protocol != "eesp" else (*_MODES, Mode.IPTFS.value)
+    mode = default.mode if default and not params.has("mode") else Mode(params.word("mode", modes))
     outer = inner = encapsulation = None
     if mode is not Mode.TRANSPORT:
         outer = default.outer if default and not params.has("outer") else _read_outer(params.object("outer"))
@@ -133,25 +163,58 @@ def read_shape(params: Fields, default: Shape | None = None) -> Shape:
         inner = Inner(source, params.address("inner_dst", source.version))
     if params.has("udp"):
         encapsulation = _read_udp(params.object("udp"))
-    esn = default.esn if default and not params.has("esn") else params.flag("esn")
-    return Shape(_read_suite(params, default), mode, esn, outer, inner, encapsulation)
+    esn = default is not None and default.esn
+    if protocol == "eesp":
+        esn = True
+    elif default is None or params.has("esn"):
+        esn = params.flag("esn")
+    return Shape(_read_suite(params, default), mode, esn, outer, inner, encapsulation, protocol)
 
 
-def read_pair(entry: Fields, params: Fields) -> Pair:
+def with_format(
+    shape: Shape, params: Fields, key_octets: int, *, whole: bool
+) -> tuple[Shape, bytes | None, Stateless | None]:
+    """Read the protocol's own parameters; also return the root key of Sub SAs, and a stateless group's sender.
+
+    key_octets, whole: as `read_eesp` takes them.
+    """
+    if shape.protocol == "wespv2":
+        return replace(shape, format=read_wespv2(params, whole=whole)), None, None
+    if shape.protocol == "eesp":
+        settings, root_key, stateless = read_eesp(params, key_octets, whole=whole)
+        return replace(shape, format=settings), root_key, stateless
+    return shape, None, None
+
+
+def read_pair(entry: Fields, params: Fields, protocol: str) -> Pair:
     """Read shape, SPI and keys."""
-    shape = read_shape(params)
+    shape = read_shape(params, protocol)
     key = entry.octets("key_hex", secret=True)
     bits = params.integer("key_bits", 0, 1 << 16)
     if bits != 8 * len(key):
         raise FieldError(f"params.key_bits is {bits}, and key_hex has {8 * len(key)} bits")
     wants_auth_key = bool(shape.suite.auth_key_octets) or params.has("auth_key_hex")
     auth_key = params.octets("auth_key_hex", secret=True) if wants_auth_key else b""
-    return Pair(shape, params.number("spi", 32), key, entry.octets("salt_hex", secret=True), auth_key)
+    salt, spi = entry.octets("salt_hex", secret=True), params.number("spi", 32)
+    shape, root_key, stateless = with_format(shape, params, len(key), whole=True)
+    if root_key is None and stateless is None:
+        return Pair(shape, spi, key, salt, auth_key)
+    derived = Derived(key, salt, params.integer("session_id", 0, 0xFFFF), stateless)
+    return Pair(shape, spi, stateless.master if stateless is not None else root_key or b"", derived=derived)
 
 
 def read_sequence(fields: Fields, key: str, *, esn: bool, low: int = 0) -> int:
     """Read a sequence number of an SA."""
     return fields.number(key, 64 if esn else 32, low)
+
+
+def read_own_number(params: Fields, pair: Pair, *, low: int = 0) -> int:
+    """Read the number that a sender gives to the packet, also where packets do not show it."""
+    if pair.sends_numbers:
+        return read_sequence(params, "seq", esn=pair.shape.esn, low=low)
+    params.number("seq", 1)
+    stateless = pair.derived and pair.derived.stateless
+    return stateless.number if stateless else 1
 
 
 def read_iv(params: Fields, suite: Suite) -> bytes | None:

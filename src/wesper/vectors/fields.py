@@ -92,14 +92,16 @@ class Fields:
             self.secrets[self.name(key)] = octets
         return octets
 
-    def octets_list(self, key: str) -> list[bytes]:
-        """Return a list of octet strings."""
+    def octets_list(self, key: str, *, secret: bool = False) -> list[bytes]:
+        """Return a list of octet strings.   secret: they are key material."""
         found = []
         for index, value in enumerate(self._read(key, list)):
             name = f"{self.name(key)}[{index}]"
             if not isinstance(value, str):
                 raise FieldError(f"{name} is {_type_name(value)}, not a string")
             found.append(self._octets(name, value))
+            if secret:
+                self.secrets[name] = found[-1]
         return found
 
     def address(self, key: str, version: int | None = None) -> IPAddress:

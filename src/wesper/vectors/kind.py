@@ -17,11 +17,13 @@ class CaseList:
 
     run: judges one entry: reads it, does its work, tells the case what differs.   per_engine: run it once for each
     engine; False: it tests what is not in the engines.   informative: further keys of an entry that are not compared.
+    inside: the list stands in an object under this name, and each entry has the object's other fields too.
     """
 
     run: CaseCode
     per_engine: bool = True
     informative: frozenset[str] = frozenset()
+    inside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,12 +79,24 @@ def _run(
 ) -> Iterator[Record]:
     for key, entries in document.items():
         if key in lists:
-            if isinstance(entries, list):
-                yield from _run_list(key, entries, lists[key], engines)
+            found = _entries(entries, lists[key])
+            if found is None:
+                yield _whole_file(f"{key} is not {'an object with a list' if lists[key].inside else 'a list'}")
             else:
-                yield _whole_file(f"{key} is not a list")
+                yield from _run_list(key, found, lists[key], engines)
         elif key not in kind.informative:
             yield _whole_file(f"unknown field {key}")
+
+
+def _entries(value: object, case_list: CaseList) -> list[object] | None:
+    """Return the entries of a list, also where they stand in an object that has fields for all of them."""
+    if not case_list.inside:
+        return value if isinstance(value, list) else None
+    if not isinstance(value, dict) or not isinstance(value.get(case_list.inside), list):
+        return None
+    shared = {key: each for key, each in value.items() if key != case_list.inside}
+    entries = value[case_list.inside]
+    return [{**shared, **each} if isinstance(each, dict) and not shared.keys() & each else each for each in entries]
 
 
 def _run_list(
