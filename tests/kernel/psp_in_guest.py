@@ -289,9 +289,19 @@ def check_coming_and_going(a: Side, b: Side) -> Answer:
         added = told(watch)
         number = max(each.id for each in a.family.devices())
         both = len(a.family.all_statistics())
+        with a.inside():
+            tcp = socket.socket()
+        a.family.receive_with(tcp, 0, a.device.id)
+        here, there = connected(a, b)
+        others = [
+            refusal(lambda: a.family.send_with(tcp, 0x1234, bytes(16), 0, number)),
+            refusal(lambda: a.family.receive_with(here, 0, number)),
+        ]
+        here.close()
+        there.close()
         BUS.joinpath("del_device").write_text("9")
         removed = told(watch)
-    return {"number": number, "added": added, "both": both, "removed": removed}
+    return {"number": number, "added": added, "both": both, "others": others, "removed": removed}
 
 
 def check_ordinary_user(a: Side, b: Side) -> Answer:

@@ -138,6 +138,10 @@ def test_devices_that_come_and_go_are_told(results: Results) -> None:
     found = results["coming_and_going"]
     number = found["number"]
     assert (found["added"], found["both"]) == ([["dev-add-ntf", number, []]], 2)
+    assert found["others"] == [
+        [errno.EINVAL, "Rx key from different device", ""],
+        [errno.EINVAL, "Device id vs socket mismatch", "dev-id"],
+    ]
     assert found["removed"] == [["dev-del-ntf", number, []]]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from wesper import psp
 from wesper.errors import ConfigError
 from wesper.keying import PSPAssociation, PSPDevice, PSPKeys, StaticSA, parse_keys
 from wesper.keying.toml_file import read_psp_toml
@@ -19,6 +20,7 @@ from wesper.pcap.decrypt import decrypt
 from wesper.pcap.encrypt import encrypt
 from wesper.pcap.psp_opener import PSPOpener
 from wesper.pcap.tally import Tally
+from wesper.protocols.fragment import fragment
 from wesper.protocols.ip import parse
 from wesper.protocols.modes import Mode, Outer
 from wesper.protocols.psp import Profile
@@ -311,3 +313,37 @@ def test_esp_s_own_readers_pass_psp_over() -> None:
     text += f'[[device]]\nkeys = ["{K0.hex()}"]\n'
     assert len(parse_keys(text, "toml", "x")) == 1
     assert read_psp_toml(text, "x").devices[0].keys == (K0, None)
+
+
+def test_fragments_are_put_together_first(engine: str, tmp_path: Path) -> None:
+    association = PSPAssociation(Profile(), 7, bytes(16))
+    (whole,) = _sent([udp(bytes(range(200)))], association, engine)
+    datagram = parse(whole)
+    assert datagram is not None
+    pieces = fragment(datagram, 100) or []
+    assert len(pieces) > 2
+    source = written(tmp_path / "in.pcapng", *reversed(pieces), udp(b"between"), link=LinkType.RAW)
+    tally = opened(source, tmp_path / "out.pcap", PSPKeys([association]), engine)
+    assert (tally.done, tally.reassembled, tally.other, tally.incomplete) == (1, 1, 1, 0)
+    assert frames_of(tmp_path / "out.pcap") == [udp(bytes(range(200)))]
+
+
+def test_statistics_are_those_of_an_engine(engine: str, tmp_path: Path) -> None:
+    """What a run counts over several keys is what one device counts that has seen the same packets."""
+    device = PSPDevice((K0, K1))
+    packets = []
+    for spi, version, ip_version in ((1, 0, 4), (0x80000002, 1, 6), (3, 2, 4)):
+        key = device.derive(spi, version)
+        assert key is not None
+        association = PSPAssociation(Profile(version=version, cookie=bytes(8)), spi, key)
+        made = _sent([udp(bytes(9), ip_version)], association, engine)
+        packets += made
+        packets.append(made[0][:-1] + bytes([made[0][-1] ^ 1]))
+    alone = psp.open_engine(engine)
+    for slot, octets in enumerate((K0, K1)):
+        alone.set_device_key(slot, octets)
+    for packet in packets:
+        alone.decapsulate(packet)
+    opener = PSPOpener(PSPKeys((), [device, PSPDevice((bytes(32), bytes(32)))]), engine)
+    opener.open(packets)
+    assert opener.counters() == alone.counters()

@@ -54,6 +54,7 @@ def test_out_and_in_again(engine: str) -> None:
     assert texts(back)["key"].startswith("b: SPI 0x00000007, which is device key 0's")
     forged = receiver.inbound(out.result[:-1] + bytes([out.result[-1] ^ 1]))
     assert (forged.reason, forged.as_json()["dropped_at"]) == (DropReason.PSP_AUTH, "icv")
+    assert texts(forged)["key"].startswith("b: SPI 0x00000007")
     stranger = Tracer([], engine, PSPKeys([association(9)])).inbound(out.result)
     assert (stranger.reason, stranger.as_json()["dropped_at"]) == (DropReason.PSP_NO_DEVICE_KEY, "key")
     refused = sender.outbound(UDP[:6] + b"\x20\0" + UDP[8:])

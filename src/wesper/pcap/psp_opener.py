@@ -135,7 +135,8 @@ class PSPOpener:
         for index, place in enumerate(theirs):
             reason = REASON_BY_CODE[codes[index]] if codes[index] else None
             if reason in _TRY_ANOTHER:
-                done[place] = Opened(reason)
+                if done[place].reason is not DropReason.PSP_AUTH:  # a key that was there and did not fit says more
+                    done[place] = Opened(reason)
                 continue
             settled.add(place)
             suite = VERSION_NAMES[versions[index]] if received.flags[index] else ""
@@ -155,10 +156,9 @@ class PSPOpener:
         """Count as an engine does, a packet once, however many keys were tried."""
         reason = opened.reason
         if opened.sa is not None and opened.suite:
-            datagram = ip.parse(packet)
-            assert datagram is not None  # it was authentic
+            _, at, _ = _upper(packet)  # it was authentic, so UDP's length is right
             self._counts["rx_packets"] += 1
-            self._counts["rx_bytes"] += len(datagram.packet) - datagram.upper_at - UDP_HEADER - FIXED - ICV
+            self._counts["rx_bytes"] += (packet[at + 4] << 8 | packet[at + 5]) - UDP_HEADER - FIXED - ICV
         if reason is not None and reason.counter:
             self._counts[reason.counter] += 1
             if reason.counter in _FAILED:

@@ -98,8 +98,10 @@ class Tracer:
     def _psp_inbound(self, packet: bytes) -> Trace:
         found = psp_walk.look(Direction.IN, packet)
         (opened,) = self._psp_opener.open([packet])
-        if opened.sa is not None and "key" in found:
-            found["key"] = f"{opened.sa.name}: {found['key']}" if opened.sa.name else found["key"]
+        by = opened.sa or self._psp_opener.find(packet)
+        if by is not None and by.name and "key" in found:
+            found["key"] = f"{by.name}: {found['key']}"
+        if opened.sa is not None:
             found["icv"] = "16 octets, and they fit"
             found["sample"] = "its sender wants it sampled" if opened.sampled else ""
         if opened.packet:
