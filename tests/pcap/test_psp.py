@@ -247,6 +247,15 @@ def _sent(packets: list[bytes], association: PSPAssociation, engine: str) -> lis
     return [packet for _, packet, _ in done]
 
 
+def test_an_spi_that_came_again_under_another_key(engine: str) -> None:
+    first, second = (PSPAssociation(Profile(), 7, bytes([i]) * 16, f"{i}") for i in range(2))
+    sent = [_sent([udp(b"x")], each, engine)[0] for each in (second, first)]
+    opener = PSPOpener(PSPKeys([first, second]), engine)
+    assert [each.sa.name for each in opener.open(sent) if each.sa is not None] == ["1", "0"]
+    (forged,) = opener.open([sent[0][:-1] + bytes([sent[0][-1] ^ 1])])
+    assert forged.reason is DropReason.PSP_AUTH
+
+
 def test_another_port(engine: str) -> None:
     key = bytes(16)
     association = PSPAssociation(Profile(port=4000), 7, key)

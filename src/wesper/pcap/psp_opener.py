@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .. import psp
@@ -34,8 +34,8 @@ class _Device:
 class PSPOpener:
     """Opens PSP packets in batches, statelessly: nothing is kept of a packet but counts.
 
-    An association of the packet's SPI, version and addresses is tried first, then the device that the packet is for; of
-    several, one after another.   verify_checksum: of UDP, where there is one.
+    Associations of the packet's SPI, version and addresses are tried first, then devices that the packet is for, one
+    after another: an SPI comes again when its device has rotated twice.   verify_checksum: of UDP, where there is one.
     """
 
     def __init__(self, keys: PSPKeys, engine: str | None = None, *, verify_checksum: bool = True) -> None:
@@ -81,8 +81,7 @@ class PSPOpener:
         ends = ip.address(header.source), ip.address(header.destination)
         if len(body) >= FIXED:
             spi, code = int.from_bytes(body[4:8], "big"), body[3] >> 2 & 15
-            association = self._association(spi, code, *ends, port)
-            if association is not None:
+            for association in self._associations(spi, code, *ends, port):
                 return association
         return next((each.device for each in self._devices if each.device.receives(ends[1], port)), None)
 
@@ -90,14 +89,15 @@ class PSPOpener:
         """Return PSP's statistics of all that was opened, by the kernel's names."""
         return dict.fromkeys(PSP_COUNTERS, 0) | dict(self._counts)
 
-    def _association(
+    def _associations(
         self, spi: int, version: int, source: IPAddress, destination: IPAddress, port: int
-    ) -> PSPAssociation | None:
-        fitting = self._by_spi.get(spi, ())
-        return next((each for each in fitting if each.carries(spi, version, source, destination, port)), None)
+    ) -> Iterator[PSPAssociation]:
+        for each in self._by_spi.get(spi, ()):
+            if each.carries(spi, version, source, destination, port):
+                yield each
 
     def _open_alone(self, packet: bytes, place: int, done: list[Opened]) -> bool:
-        """Try the association of a packet.   Returns whether that has settled what becomes of the packet."""
+        """Try the associations of a packet.   Returns whether that has settled what becomes of the packet."""
         port = destination_port(packet)
         assert port is not None  # or it would not concern PSP
         located = protocol.locate(VERSIONS, port, self._verify_checksum, packet)
@@ -106,24 +106,23 @@ class PSPOpener:
             return True
         header = located.datagram.header
         ends = ip.address(header.source), ip.address(header.destination)
-        association = self._association(located.spi, located.version.code, *ends, port)
-        if association is None:
-            return False
-        clear = self._crypto.open(association.key, located.sealed)
-        if clear is None:
-            done[place] = Opened(DropReason.PSP_AUTH)
-            return not self._devices
-        released = protocol.release(located, clear)
-        done[place] = Opened(
-            released.reason,
-            released.packet,
-            association,
-            located.spi,
-            released.iv,
-            association.suite,
-            sampled=released.sample,
-        )
-        return True
+        for association in self._associations(located.spi, located.version.code, *ends, port):
+            clear = self._crypto.open(association.key, located.sealed)
+            if clear is None:
+                done[place] = Opened(DropReason.PSP_AUTH)
+                continue
+            released = protocol.release(located, clear)
+            done[place] = Opened(
+                released.reason,
+                released.packet,
+                association,
+                located.spi,
+                released.iv,
+                association.suite,
+                sampled=released.sample,
+            )
+            return True
+        return False
 
     def _open_by(self, by: _Device, packets: Sequence[bytes], left: list[int], done: list[Opened]) -> list[int]:
         """Open with one device's keys.   Returns the places of packets that another device may still open."""
