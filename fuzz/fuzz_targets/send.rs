@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use wesper_core::ip;
 use wesper_core::profile::{Inner, Mode, Options, Profile, Sa, UdpEncapsulation};
 use wesper_core::receiver::Receiver;
-use wesper_core::sender::{HEADROOM, Sender, TAILROOM};
+use wesper_core::sender::{Besides, HEADROOM, Sender, TAILROOM};
 use wesper_core::suite::{Suite, SuiteId};
 
 fn address(is_ipv6: bool, host: u8) -> IpAddr {
@@ -57,7 +57,7 @@ fuzz_target!(|data: &[u8]| {
     receiver.install(&Arc::new(mirrored(profile)), &sa, 0).expect("installs");
     let tfc = vec![0x55; usize::from(*tfc)];
     let mut buf = [&[0; HEADROOM][..], packet, &[0; TAILROOM + 512]].concat();
-    let Ok(sealed) = sender.encapsulate_padded(id, &mut buf, HEADROOM, packet.len(), &tfc, 1) else { return };
+    let Ok(sealed) = sender.encapsulate_with(id, &mut buf, HEADROOM, packet.len(), Besides { tfc: &tfc, mark: 0 }, 1) else { return };
     let made = &buf[sealed.start..sealed.start + sealed.len];
     let outer = ip::parse(made).expect("an IP packet");
     assert_eq!(outer.octets, made.len());

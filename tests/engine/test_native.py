@@ -244,8 +244,8 @@ def test_little_memory_is_kept() -> None:
         lambda host: host.encapsulate(-1, b"", 0),
         lambda host: host.decapsulate(b"", -1),
         lambda host: host.decapsulate(None, 0),
-        lambda host: host._encapsulate_many(1, np.zeros(4, np.uint16), np.zeros(1, np.uint64), 0),
-        lambda host: host._encapsulate_many(1, np.zeros(8, np.uint8)[::2], np.zeros(1, np.uint64), 0),
+        lambda host: host._encapsulate_many(1, 0, np.zeros(4, np.uint16), np.zeros(1, np.uint64), 0),
+        lambda host: host._encapsulate_many(1, 0, np.zeros(8, np.uint8)[::2], np.zeros(1, np.uint64), 0),
         lambda host: host._find(np.zeros(4, np.int64)),
     ],
 )
@@ -262,7 +262,7 @@ def test_offsets_that_do_not_fit(offsets: list[int]) -> None:
     """`Packets` refuses them; the extension behind it takes them for packets without octets."""
     pair = Pair.of("native")
     results = pair.sender._encapsulate_many(  # type: ignore[attr-defined]
-        pair.out, np.zeros(4, np.uint8), np.array(offsets, np.uint64), 0
+        pair.out, 0, np.zeros(4, np.uint8), np.array(offsets, np.uint64), 0
     )
     assert set(results.codes.tolist()) <= {32}
     assert len(results.packets) == max(len(offsets) - 1, 0)

@@ -21,7 +21,7 @@ CAN_GO = {
 } | {("inner_mtu", "params.crypt_offset"), ("inner_mtu", "params.max_crypt_offset")}
 
 # Engines that have these protocols.
-NAMES = ["reference"]
+NAMES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
 
 
 @pytest.fixture(params=NAMES)

@@ -24,6 +24,25 @@ impl Ids<'_> {
     }
 }
 
+/// What flows are named by, for a batch of packets.
+#[derive(Clone, Copy, Debug)]
+pub enum Marks<'a> {
+    /// One for all.
+    One(u32),
+    /// One a packet; packets past the end of the list have 0.
+    Each(&'a [u32]),
+}
+
+impl Marks<'_> {
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> u32 {
+        match self {
+            Self::One(mark) => *mark,
+            Self::Each(marks) => marks.get(index).copied().unwrap_or(0),
+        }
+    }
+}
+
 /// Octets that stay free before the first packet that comes out, so that each packet has something before it.
 const FRONT: usize = 2 * HEADROOM;
 
@@ -146,6 +165,8 @@ pub struct Job {
     pub len: usize,
     /// Full sequence number.
     pub sequence: u64,
+    /// To be protected: what flows are named by if the SA's policy says so. Afterwards: what the packet's flow is called.
+    pub flow: u64,
     /// Why it was dropped; none if it was delivered.
     pub reason: Option<DropReason>,
 }
@@ -153,7 +174,7 @@ pub struct Job {
 impl Job {
     /// A packet to be protected or, whatever the SA, to be opened.
     pub fn new(sa: u64, start: usize, len: usize) -> Self {
-        Self { sa, start, len, sequence: 0, reason: None }
+        Self { sa, start, len, sequence: 0, flow: 0, reason: None }
     }
 
     /// Notes what became of it.

@@ -6,12 +6,12 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::batch::{Ids, Results};
+use crate::batch::{Ids, Marks, Results};
 use crate::events::{Event, EventQueue};
-use crate::profile::{InstallError, Options, Profile, Sa, SaState};
+use crate::profile::{InstallError, Options, Profile, Sa, SaState, SubSaState};
 use crate::receiver::{MULTICAST_IDS, Receiver};
 use crate::selectors::Way;
-use crate::sender::{Dropped, HEADROOM, OUTBOUND_IDS, Sealed, Sender, TAILROOM};
+use crate::sender::{Besides, Dropped, HEADROOM, OUTBOUND_IDS, Sealed, Sender, TAILROOM};
 use crate::spd::{Found, NotIp, Policy};
 use crate::verdict::{CODES, DropReason};
 
@@ -40,8 +40,10 @@ pub struct Delivered<T> {
     pub packet: T,
     /// The SA that did the work.
     pub sa: u64,
-    /// Full sequence number.
+    /// Full sequence number; 0 where none is sent.
     pub sequence: u64,
+    /// EESP's Session ID, WESPv2's flow identifier, else 0.
+    pub flow: u64,
 }
 
 impl Engine {
@@ -108,6 +110,15 @@ impl Engine {
         if sa >= OUTBOUND_IDS { self.sender().half.state(sa) } else { self.receiver().half.state(sa) }
     }
 
+    /// Returns what a Sub SA has lived through, 0 that of an SA without; outer none: no such SA.
+    pub fn sub_sa_state(&self, sa: u64, id: u16) -> Option<Option<SubSaState>> {
+        if sa >= OUTBOUND_IDS {
+            self.sender().half.sub_sa_state(sa, id)
+        } else {
+            self.receiver().half.sub_sa_state(sa, id)
+        }
+    }
+
     /// Returns an SA's profile; none if there is no such SA.
     pub fn profile(&self, sa: u64) -> Option<Arc<Profile>> {
         if sa >= OUTBOUND_IDS {
@@ -171,19 +182,16 @@ impl Engine {
         &self,
         sa: u64,
         packet: &[u8],
-        tfc: &[u8],
+        besides: Besides<'_>,
         now: u64,
         take: impl FnOnce(&[u8]) -> T,
     ) -> Result<Delivered<T>, Dropped> {
         self.send(|Half { half, scratch }| {
-            let buf = set_down(scratch, packet, tfc.len());
-            let Sealed { start, len, sequence } = if tfc.is_empty() {
-                half.encapsulate(sa, buf, HEADROOM, packet.len(), now)?
-            } else {
-                half.encapsulate_padded(sa, buf, HEADROOM, packet.len(), tfc, now)?
-            };
+            let buf = set_down(scratch, packet, besides.tfc.len());
+            let Sealed { start, len, sequence, flow } =
+                half.encapsulate_with(sa, buf, HEADROOM, packet.len(), besides, now)?;
             let packet = take(buf.get(start..start + len).unwrap_or_default());
-            Ok(Delivered { packet, sa, sequence })
+            Ok(Delivered { packet, sa, sequence, flow })
         })
     }
 
@@ -197,9 +205,9 @@ impl Engine {
     ) -> Result<Delivered<T>, Dropped> {
         self.send(|Half { half, scratch }| {
             let buf = set_down(scratch, payload, 0);
-            let Sealed { start, len, sequence } = half.dummy(sa, buf, HEADROOM, payload.len(), now)?;
+            let Sealed { start, len, sequence, flow } = half.dummy(sa, buf, HEADROOM, payload.len(), now)?;
             let packet = take(buf.get(start..start + len).unwrap_or_default());
-            Ok(Delivered { packet, sa, sequence })
+            Ok(Delivered { packet, sa, sequence, flow })
         })
     }
 
@@ -215,13 +223,21 @@ impl Engine {
             let buf = set_down(scratch, packet, 0);
             let opened = half.decapsulate(buf, HEADROOM, packet.len(), now)?;
             let packet = take(buf.get(opened.start..opened.start + opened.len).unwrap_or_default());
-            Ok(Delivered { packet, sa: opened.sa, sequence: opened.sequence })
+            Ok(Delivered { packet, sa: opened.sa, sequence: opened.sequence, flow: opened.flow })
         })
     }
 
     /// Protects packets, in order: see [`Sender::encapsulate_many`].
-    pub fn encapsulate_many(&self, ids: Ids<'_>, data: &[u8], offsets: &[u64], now: u64, memory: Vec<u8>) -> Results {
-        self.send(|half| half.half.encapsulate_many(ids, data, offsets, now, memory))
+    pub fn encapsulate_many(
+        &self,
+        ids: Ids<'_>,
+        marks: Marks<'_>,
+        data: &[u8],
+        offsets: &[u64],
+        now: u64,
+        memory: Vec<u8>,
+    ) -> Results {
+        self.send(|half| half.half.encapsulate_many(ids, marks, data, offsets, now, memory))
     }
 
     /// Opens packets, in order: see [`Receiver::decapsulate_many`].

@@ -3,14 +3,16 @@
 //! No state and no clock: the sequence number, the IV and the key come in.
 
 use crate::aead::{Associated, Context, Nonce, OpenError, SealError};
+use crate::form::{Arrived, Content, KeyOf, Numbering};
 use crate::suite::{Cipher, Suite};
+use crate::verdict::DropReason;
 
 /// ESP's number in an IP header.
 pub const IP_PROTOCOL: u8 = 50;
 /// SPI and sequence number.
 pub const HEADER: usize = 8;
 /// Pad Length and Next Header.
-const TRAILER: usize = 2;
+pub(crate) const TRAILER: usize = 2;
 
 /// Returns SPI and low half of the sequence number; none if the packet is too short for them.
 #[inline]
@@ -57,6 +59,28 @@ pub(crate) struct Form {
     /// The ciphertext is a multiple of this and one more: a mask.
     block_mask: u8,
 }
+
+/// What a protocol around ESP changes of its cryptography.
+#[derive(Clone, Copy)]
+pub(crate) struct Wrap<'a> {
+    /// Authenticated in front of ESP's header: up to 64 octets.
+    pub(crate) before: &'a [u8],
+    /// Octets of the payload that are authenticated and not encrypted: up to 252.
+    pub(crate) clear: usize,
+}
+
+impl Wrap<'_> {
+    /// ESP as it is.
+    pub(crate) const NONE: Wrap<'static> = Wrap { before: &[], clear: 0 };
+
+    #[inline(always)]
+    fn is_none(self) -> bool {
+        self.before.is_empty() && self.clear == 0
+    }
+}
+
+/// Most octets that are authenticated besides a body: WESPv2's header, SPI, sequence number, clear octets.
+const WRAPPED: usize = 64 + 12 + 252;
 
 /// What is known of a packet before it is sealed, or from its header.
 #[derive(Clone, Copy)]
@@ -111,6 +135,11 @@ impl Form {
         self.iv
     }
 
+    /// Says whether the suite encrypts and authenticates in one.
+    pub(crate) fn is_combined(&self) -> bool {
+        self.suite.mac.is_none() && self.suite.cipher != Cipher::AesGmac
+    }
+
     /// Says whether [`Self::frame_usual`] and [`Self::usual_input`] do for this suite.
     #[inline(always)]
     pub(crate) fn is_usual(&self) -> bool {
@@ -123,12 +152,6 @@ impl Form {
         HEADER + usize::from(self.iv_octets)
     }
 
-    /// Says whether the sequence number is one of 64 bits.
-    #[inline(always)]
-    pub(crate) fn esn(&self) -> bool {
-        self.esn
-    }
-
     /// Octets behind the ciphertext.
     #[inline(always)]
     pub(crate) fn icv_octets(&self) -> usize {
@@ -136,20 +159,54 @@ impl Form {
     }
 
     /// Octets of a packet around a payload: header, IV, the least padding, trailer and ICV.
+    ///
+    /// clear: octets of the payload that are not encrypted, at most all of it: whole blocks are behind them.
     #[inline(always)]
-    pub(crate) fn octets_around(&self, payload: usize) -> usize {
+    pub(crate) fn octets_around(&self, payload: usize, clear: usize) -> usize {
         let mask = usize::from(self.block_mask);
-        let padded = (payload + TRAILER + mask) & !mask;
-        self.front_octets() + padded + usize::from(self.icv_octets)
+        let padded = (payload - clear + TRAILER + mask) & !mask;
+        self.front_octets() + clear + padded + usize::from(self.icv_octets)
     }
 
-    /// Says whether a packet of so many octets has room for IV, trailer and ICV, and whole blocks between.
+    /// How the number is sent.
+    pub(crate) fn numbering(&self) -> Numbering {
+        if self.esn { Numbering::Extended } else { Numbering::Short }
+    }
+
+    /// Takes apart the ESP packet that begins at `at`. clear: octets of its payload that are not encrypted.
+    ///
+    /// Drops: Truncated, without room for IV, trailer and ICV, or whole blocks between them.
     #[inline(always)]
-    pub(crate) fn fits(&self, octets: usize) -> bool {
+    pub(crate) fn read(&self, body: &[u8], at: usize, clear: usize) -> Result<Arrived, DropReason> {
+        let payload_at = at + self.front_octets();
         let mask = usize::from(self.block_mask);
-        octets
-            .checked_sub(self.front_octets() + usize::from(self.icv_octets))
-            .is_some_and(|sealed| sealed > mask && sealed & mask == 0)
+        let sealed = body.len().checked_sub(payload_at + clear + usize::from(self.icv_octets));
+        if !sealed.is_some_and(|sealed| sealed > mask && sealed & mask == 0) {
+            return Err(DropReason::Truncated);
+        }
+        let (_, low) = body.get(at..).and_then(locate).ok_or(DropReason::Truncated)?;
+        Ok(Arrived {
+            number: low.into(),
+            esp_at: at,
+            payload_at,
+            clear,
+            flow: 0,
+            key: KeyOf::Sa,
+            has_crypt_offset: false,
+            option: None,
+            broken: None,
+        })
+    }
+
+    /// Takes padding and trailer off an opened packet. Drops: BadPadding.
+    #[inline(always)]
+    pub(crate) fn content(&self, arrived: &Arrived, body: &[u8], check_padding: bool) -> Result<Content, DropReason> {
+        let end = body.len().saturating_sub(usize::from(self.icv_octets));
+        // What is in the clear is payload: padding that reaches into it is none.
+        let text = body.get(arrived.payload_at + arrived.clear..end).unwrap_or_default();
+        let (next_header, payload) = trailer(text, check_padding);
+        let octets = payload.ok_or(DropReason::BadPadding)? + arrived.clear;
+        Ok(Content { next_header, at: arrived.payload_at, octets })
     }
 
     /// Returns the largest payload whose protected form has at most `room` octets.
@@ -180,7 +237,8 @@ impl Form {
     /// Protects a payload in place.
     ///
     /// frame: [`Self::octets_around`] the payload, which stands at [`Self::front_octets`]. block: the IV of
-    /// a suite that takes a block, or one that a known answer wants; 0 else.
+    /// a suite that takes a block, or one that a known answer wants; none else. wrap: [`Wrap::NONE`] for ESP itself.
+    #[allow(clippy::too_many_arguments, reason = "it is one packet, and every argument is another part of it")]
     #[inline(always)]
     pub(crate) fn seal(
         &self,
@@ -189,6 +247,7 @@ impl Form {
         iv: Option<[u8; 16]>,
         next_header: u8,
         payload: usize,
+        wrap: Wrap<'_>,
         frame: &mut [u8],
     ) -> Result<(), SealError> {
         let (header, rest) = frame.split_first_chunk_mut::<HEADER>().ok_or(SealError::BodyLength)?;
@@ -207,13 +266,52 @@ impl Form {
         let body_octets = rest.len().checked_sub(usize::from(self.icv_octets)).ok_or(SealError::BodyLength)?;
         let (body, icv) = rest.split_at_mut_checked(body_octets).ok_or(SealError::BodyLength)?;
         write_trailer(body.get_mut(payload..).ok_or(SealError::BodyLength)?, next_header);
-        let front = numbers.extended();
-        let associated = match self.around {
-            Around::Short => Associated::front(header),
-            Around::Extended => Associated::front(&front[..12]),
-            Around::Split => Associated { front: header, back: &front[4..8] },
+        let nonce = self.nonce(numbers.salt, iv);
+        if wrap.is_none() {
+            let front = numbers.extended();
+            let associated = match self.around {
+                Around::Short => Associated::front(header),
+                Around::Extended => Associated::front(&front[..12]),
+                Around::Split => Associated { front: header, clear: &[], back: &front[4..8] },
+            };
+            return context.seal(&nonce, associated, body, icv);
+        }
+        let (clear, body) = body.split_at_mut_checked(self.clear(wrap)).ok_or(SealError::BodyLength)?;
+        self.with_wrapped(wrap, numbers, clear, |associated| context.seal(&nonce, associated, body, icv))
+    }
+
+    /// Octets of a payload that its cipher leaves alone; one that encrypts nothing need not be told.
+    fn clear(&self, wrap: Wrap<'_>) -> usize {
+        if matches!(self.suite.cipher, Cipher::AesGmac | Cipher::Null) { 0 } else { wrap.clear }
+    }
+
+    /// Lays out what is authenticated of a packet that is wrapped, and hands it to `then`.
+    #[inline(never)]
+    fn with_wrapped<T>(
+        &self,
+        wrap: Wrap<'_>,
+        numbers: Numbers,
+        clear: &[u8],
+        then: impl FnOnce(Associated<'_>) -> T,
+    ) -> T {
+        let extended = numbers.extended();
+        let header = numbers.header();
+        let (own, behind): (&[u8], &[u8]) = match self.around {
+            Around::Short => (&header, &[]),
+            Around::Extended => (&extended[..12], &[]),
+            Around::Split => (&header, &extended[4..8]),
         };
-        context.seal(&self.nonce(numbers.salt, iv), associated, body, icv)
+        // A separate MAC takes the IV in between, so that the clear octets are apart.
+        let (inside, apart) = if self.suite.mac.is_some() { (&[][..], clear) } else { (clear, &[][..]) };
+        let mut front = [0; WRAPPED];
+        let mut octets = 0;
+        for part in [wrap.before, own, inside] {
+            if let Some(place) = front.get_mut(octets..octets + part.len()) {
+                place.copy_from_slice(part);
+                octets += part.len();
+            }
+        }
+        then(Associated { front: front.get(..octets).unwrap_or_default(), clear: apart, back: behind })
     }
 
     /// Octets of the ciphertext of a form that [is usual](Self::is_usual).
@@ -256,9 +354,27 @@ impl Form {
         Input { nonce, front: front.to_be_bytes(), octets }
     }
 
+    /// The same of ESP behind WESPv2's header without options.
+    #[inline(always)]
+    pub(crate) fn usual_wespv2_input(&self, numbers: Numbers, iv: u64) -> Input {
+        let wrap = u128::from(USUAL_WESPV2) << 96 | u128::from(numbers.spi) << 64;
+        let (low, octets) = match self.esn {
+            true => (u128::from(numbers.sequence), 16),
+            false => (u128::from(numbers.sequence as u32) << 32, 12),
+        };
+        let nonce = Nonce::salted(u32::from_be_bytes(numbers.salt), iv);
+        Input { nonce, front: (wrap | low).to_be_bytes(), octets }
+    }
+
     /// Opens a packet that [`fits`](Self::fits), in place: what comes behind IV is plaintext then.
     #[inline(always)]
-    pub(crate) fn open(&self, context: &Context, numbers: Numbers, packet: &mut [u8]) -> Result<(), OpenError> {
+    pub(crate) fn open(
+        &self,
+        context: &Context,
+        numbers: Numbers,
+        wrap: Wrap<'_>,
+        packet: &mut [u8],
+    ) -> Result<(), OpenError> {
         let (header, rest) = packet.split_first_chunk_mut::<HEADER>().ok_or(OpenError)?;
         let (iv_place, rest) = rest.split_at_mut_checked(usize::from(self.iv_octets)).ok_or(OpenError)?;
         let iv = match iv_place.len() {
@@ -268,20 +384,18 @@ impl Form {
         };
         let body_octets = rest.len().checked_sub(usize::from(self.icv_octets)).ok_or(OpenError)?;
         let (body, icv) = rest.split_at_mut_checked(body_octets).ok_or(OpenError)?;
-        let front = numbers.extended();
-        let associated = match self.around {
-            Around::Short => Associated::front(header),
-            Around::Extended => Associated::front(&front[..12]),
-            Around::Split => Associated { front: header, back: &front[4..8] },
-        };
-        context.open(&self.nonce(numbers.salt, iv), associated, body, icv)
-    }
-
-    /// Where the plaintext of an opened packet is.
-    #[inline(always)]
-    pub(crate) fn plaintext<'a>(&self, packet: &'a [u8]) -> &'a [u8] {
-        let end = packet.len().saturating_sub(usize::from(self.icv_octets));
-        packet.get(self.front_octets()..end).unwrap_or_default()
+        let nonce = self.nonce(numbers.salt, iv);
+        if wrap.is_none() {
+            let front = numbers.extended();
+            let associated = match self.around {
+                Around::Short => Associated::front(header),
+                Around::Extended => Associated::front(&front[..12]),
+                Around::Split => Associated { front: header, clear: &[], back: &front[4..8] },
+            };
+            return context.open(&nonce, associated, body, icv);
+        }
+        let (clear, body) = body.split_at_mut_checked(self.clear(wrap)).ok_or(OpenError)?;
+        self.with_wrapped(wrap, numbers, clear, |associated| context.open(&nonce, associated, body, icv))
     }
 }
 
@@ -299,16 +413,46 @@ impl Input {
     /// Before anything is known.
     pub(crate) const EMPTY: Self = Self { nonce: Nonce::ZERO, front: [0; 16], octets: 0 };
 
+    /// The nonce alone, where what is authenticated stands in the packet. iv: as sent.
+    #[inline(always)]
+    pub(crate) fn bare(salt: [u8; 4], iv: u64) -> Self {
+        Self { nonce: Nonce::salted(u32::from_be_bytes(salt), iv), ..Self::EMPTY }
+    }
+
     /// Encrypts a body, framed, and writes its ICV.
     #[inline(always)]
     pub(crate) fn seal(&self, context: &Context, body: &mut [u8], icv: &mut [u8]) -> Result<(), SealError> {
         context.seal(&self.nonce, self.associated(), body, icv)
     }
 
+    /// The same where `head` is what is authenticated.
+    #[inline(always)]
+    pub(crate) fn seal_behind(
+        &self,
+        context: &Context,
+        head: &[u8],
+        body: &mut [u8],
+        icv: &mut [u8],
+    ) -> Result<(), SealError> {
+        context.seal(&self.nonce, Associated::front(head), body, icv)
+    }
+
     /// Checks the ICV of a body and decrypts it.
     #[inline(always)]
     pub(crate) fn open(&self, context: &Context, body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
         context.open(&self.nonce, self.associated(), body, icv)
+    }
+
+    /// The same where `head` is what is authenticated.
+    #[inline(always)]
+    pub(crate) fn open_behind(
+        &self,
+        context: &Context,
+        head: &[u8],
+        body: &mut [u8],
+        icv: &[u8],
+    ) -> Result<(), OpenError> {
+        context.open(&self.nonce, Associated::front(head), body, icv)
     }
 
     #[inline(always)]
@@ -354,6 +498,12 @@ pub(crate) fn usual_trailer(plaintext: &[u8]) -> Option<(u8, Option<usize>)> {
 
 /// Octets of header and an IV of the usual length.
 pub(crate) const USUAL_FRONT: usize = HEADER + 8;
+/// The same with WESPv2's header without options.
+pub(crate) const USUAL_WESPV2_FRONT: usize = 4 + USUAL_FRONT;
+/// Octets of EESP's headers without options, numbered, with an IV of the usual length.
+pub(crate) const USUAL_EESP_FRONT: usize = 8 + 8 + 8;
+/// WESPv2's header in front of [`USUAL_FRONT`]: no next header (59), HdrLen, no crypt offset, version 1, no options.
+pub(crate) const USUAL_WESPV2: u32 = 0x3b14_0040;
 
 /// The trailer with so much padding, among the last eight octets of the plaintext, Next Header left open.
 struct Padding {

@@ -23,6 +23,10 @@ pub enum EventKind {
     MtuChanged,
     /// The high half of the sequence number was found again (RFC 4303 appendix A3).
     Resynchronised,
+    /// An authentic packet broke what was agreed on: the SA should go (EESP §3.1.2).
+    TearDown,
+    /// An option that asks for an ICMP message was not known (WESPv2 §2.2.2).
+    UnknownOption,
     /// An auditable event (RFC 4303 §4).
     Audit,
 }
@@ -38,6 +42,8 @@ impl EventKind {
             Self::EcnAlarm => "ecn_alarm",
             Self::MtuChanged => "mtu_changed",
             Self::Resynchronised => "resynchronised",
+            Self::TearDown => "tear_down",
+            Self::UnknownOption => "unknown_option",
             Self::Audit => "audit",
         }
     }
@@ -54,15 +60,15 @@ pub struct Event {
     pub sa: Option<u64>,
     /// Which lifetime: seconds, octets, packets, idle_seconds, sequence; which ECN alarm: possible, always.
     pub limit: &'static str,
-    /// Audit: why the packet was dropped.
+    /// Audit and tear down: why the packet was dropped.
     pub reason: Option<DropReason>,
     /// Audit: the packet's SPI.
     pub spi: u32,
     /// Audit and resynchronised: low half of the sequence number.
     pub sequence: u32,
-    /// Audit: outer source.
+    /// Audit and unknown option: outer source.
     pub source: Option<IpAddr>,
-    /// Audit: outer destination.
+    /// Audit and unknown option: outer destination.
     pub destination: Option<IpAddr>,
     /// Audit: the outer IPv6 header's.
     pub flow_label: u32,
@@ -78,6 +84,10 @@ pub struct Event {
     pub outer: u8,
     /// Acquire: selector of the SA to be made.
     pub selector: Option<Box<Selector>>,
+    /// Audit, tear down, peer moved: Session ID.
+    pub session: u16,
+    /// Unknown option: where its type stands, in octets from the outer IP header's first.
+    pub pointer: u16,
 }
 
 impl Event {
@@ -100,6 +110,8 @@ impl Event {
             inner: 0,
             outer: 0,
             selector: None,
+            session: 0,
+            pointer: 0,
         }
     }
 
@@ -109,7 +121,7 @@ impl Event {
     }
 }
 
-/// RFC 4303 §4 and RFC 4301 §5: whether a drop for this reason leaves a trace in the audit log, if it is on.
+/// RFC 4303 §4, RFC 4301 §5, EESP §7: whether a drop for this reason leaves a trace in the audit log, if it is on.
 pub const fn is_auditable(reason: DropReason) -> bool {
     matches!(
         reason,
@@ -118,6 +130,8 @@ pub const fn is_auditable(reason: DropReason) -> bool {
             | DropReason::Replay
             | DropReason::Auth
             | DropReason::SelectorMismatch
+            | DropReason::BadSession
+            | DropReason::BadCryptOffset
             | DropReason::OutSequenceOverflow
     )
 }

@@ -6,8 +6,10 @@ use std::collections::HashMap;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::aead::{Context, prefetch};
-use crate::suite::MAX_AUTH_KEY_OCTETS;
+use crate::eesp::kdf::MASTER_OCTETS;
 
+/// Longest key besides a row's: three master keys of a stateless group.
+const MAX_EXTRA_KEY_OCTETS: usize = 3 * MASTER_OCTETS;
 /// Slots that are allocated together; they never move, so no copy of a key is left behind.
 const BLOCK_SLOTS: usize = 64;
 
@@ -143,27 +145,28 @@ impl ContextCache {
     }
 }
 
-/// What few SAs have and a row has no room for: an integrity key, and settings of tests. Has no `Debug`.
+/// What few SAs have and a row has no room for: a further key, and settings of tests. Has no `Debug`.
+///
+/// The key is a separate MAC's or, where packets have keys that are derived, what they come out of.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Extra {
-    auth_key: [u8; MAX_AUTH_KEY_OCTETS],
-    auth_key_octets: u8,
+    key: [u8; MAX_EXTRA_KEY_OCTETS],
+    key_octets: u8,
     /// The IV of the next packets, for published packets with a chosen one; never set in use.
     pub fixed_iv: Option<[u8; 16]>,
 }
 
 impl Extra {
-    /// Takes an integrity key of up to 64 octets; none if it is longer.
-    pub fn new(auth_key: &[u8]) -> Option<Self> {
-        let mut extra =
-            Self { auth_key: [0; MAX_AUTH_KEY_OCTETS], auth_key_octets: auth_key.len() as u8, fixed_iv: None };
-        extra.auth_key.get_mut(..auth_key.len())?.copy_from_slice(auth_key);
+    /// Takes a key of up to 96 octets; none if it is longer.
+    pub fn new(key: &[u8]) -> Option<Self> {
+        let mut extra = Self { key: [0; MAX_EXTRA_KEY_OCTETS], key_octets: key.len() as u8, fixed_iv: None };
+        extra.key.get_mut(..key.len())?.copy_from_slice(key);
         Some(extra)
     }
 
-    /// Returns the integrity key; empty if the suite has none.
-    pub fn auth_key(&self) -> &[u8] {
-        self.auth_key.get(..usize::from(self.auth_key_octets)).unwrap_or_default()
+    /// Returns the key; empty if the SA has none.
+    pub fn key(&self) -> &[u8] {
+        self.key.get(..usize::from(self.key_octets)).unwrap_or_default()
     }
 }
 
@@ -233,9 +236,9 @@ mod tests {
     fn extras_hold_an_integrity_key() {
         let mut extras = Extras::default();
         extras.insert(7, Extra::new(&[3; 48]).expect("fits"));
-        assert_eq!(extras.get(7).map(Extra::auth_key), Some(&[3; 48][..]));
+        assert_eq!(extras.get(7).map(Extra::key), Some(&[3; 48][..]));
         extras.remove(7);
         assert!(extras.get(7).is_none());
-        assert!(Extra::new(&[0; 65]).is_none());
+        assert!(Extra::new(&[0; 97]).is_none());
     }
 }

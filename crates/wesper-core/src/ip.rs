@@ -28,6 +28,7 @@ pub mod number {
     pub const SCTP: u8 = 132;
     pub const MOBILITY: u8 = 135;
     pub const UDP_LITE: u8 = 136;
+    pub const AGGFRAG: u8 = 144;
 }
 
 /// What an IP packet's headers say, their lengths added up. Places count from the packet's first octet.

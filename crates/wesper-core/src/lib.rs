@@ -6,14 +6,21 @@
 pub mod aead;
 pub mod batch;
 pub mod bench;
+pub mod crypt_offset;
+mod derived;
 pub mod ecn;
+pub mod eesp;
 pub mod engine;
 pub mod esp;
 pub mod events;
+pub mod flow_identifier;
+pub mod form;
 pub mod hot;
 pub mod ip;
+mod layout;
 mod life;
 pub mod modes;
+pub mod options;
 pub mod profile;
 mod profiles;
 pub mod protocol;
@@ -25,11 +32,14 @@ pub mod sad;
 pub mod selectors;
 pub mod sender;
 mod serials;
+mod siphash;
 mod slab;
 pub mod spd;
 pub mod suite;
 pub mod udp;
 pub mod verdict;
+pub mod wesp;
+pub mod wespv2;
 
 pub use rows::Row;
 

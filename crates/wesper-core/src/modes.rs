@@ -9,8 +9,8 @@ use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, Place, number};
 use crate::profile::{Df, Inner, Mode, Outer};
 use crate::verdict::DropReason;
 
-/// Octets that must be free before a packet: for outer and UDP header, ESP header and IV, and BEET's pseudo header.
-pub const HEADROOM: usize = 96;
+/// Octets that must be free before a packet: for outer and UDP header, and EESP's headers with the most options.
+pub const HEADROOM: usize = 352;
 /// Largest IP packet that a mode makes.
 const MAX_PACKET: usize = 65535;
 /// Octets of the BEET pseudo header before padding and options (RFC 7402 §B.1.7).
@@ -89,6 +89,15 @@ impl Template {
         }
     }
 
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.is_ipv6
+    }
+
+    /// 4 or 6.
+    pub(crate) fn version(&self) -> u8 {
+        if self.is_ipv6 { 6 } else { 4 }
+    }
+
     /// Octets of the header.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
@@ -133,6 +142,11 @@ pub(crate) fn outer_identification(sequence: u64, spi: u32) -> u16 {
     (sequence as u32).wrapping_add(spi ^ spi >> 16) as u16
 }
 
+/// The same of a Sub SA: they begin far from each other.
+pub(crate) fn sub_sa_identification(sequence: u64, spi: u32, sub_sa: u16) -> u16 {
+    outer_identification(sequence, spi).wrapping_add(sub_sa.wrapping_mul(0x9e37))
+}
+
 /// A packet of transport or BEET mode taken apart.
 pub(crate) struct Enclosed {
     pub(crate) next_header: u8,
@@ -155,6 +169,15 @@ impl Head {
             Self::Moved { octets, .. } => *octets,
             Self::Made { len, .. } => *len,
         }
+    }
+
+    /// 4 or 6. buf: where the original header still is.
+    pub(crate) fn version(&self, buf: &[u8]) -> u8 {
+        let first = match self {
+            Self::Moved { from, .. } => buf.get(*from),
+            Self::Made { octets, .. } => octets.first(),
+        };
+        first.map_or(0, |first| first >> 4)
     }
 
     /// Puts the header in front of everything from `to + self.len()` up to `end`; `protocol` comes next.

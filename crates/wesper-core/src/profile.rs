@@ -4,9 +4,11 @@
 
 use std::net::IpAddr;
 
+use crate::eesp;
 use crate::protocol::Protocol;
 use crate::selectors::Selector;
 use crate::suite::{Suite, SuiteId};
+use crate::wespv2;
 
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
@@ -22,6 +24,19 @@ pub enum Mode {
     Tunnel,
     /// Transport mode inside, with fixed inner addresses (RFC 7402 appendix B).
     Beet,
+    /// An AGGFRAG payload (RFC 9347), which goes in and comes out as it is.
+    Iptfs,
+}
+
+/// Settings that one protocol has alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// None: ESP and WESP.
+    Plain,
+    /// WESPv2's.
+    WespV2(wespv2::Settings),
+    /// EESP's.
+    Eesp(eesp::Settings),
 }
 
 /// Where the outer IPv4 header's DF bit comes from (RFC 4301 §8.1); IPv6 inside counts as DF set.
@@ -154,7 +169,7 @@ pub struct Profile {
     pub suite: SuiteId,
     /// How packets are carried.
     pub mode: Mode,
-    /// Tunnel and BEET mode must have it.
+    /// All modes but transport must have it.
     pub outer: Option<Outer>,
     /// BEET mode must have it.
     pub inner: Option<Inner>,
@@ -162,6 +177,8 @@ pub struct Profile {
     pub encapsulation: Option<UdpEncapsulation>,
     /// What is spoken.
     pub protocol: Protocol,
+    /// What it has to be told besides.
+    pub format: Format,
     /// 64-bit sequence numbers (RFC 4303 §2.2.1).
     pub esn: bool,
     /// 0 turns anti-replay off, else a multiple of 32 up to 2^20.
@@ -206,6 +223,7 @@ impl Profile {
             inner: None,
             encapsulation: None,
             protocol: Protocol::Esp,
+            format: Format::Plain,
             esn: true,
             window: 1024,
             check_padding: true,
@@ -223,6 +241,44 @@ impl Profile {
     /// The row of its suite.
     pub fn cipher(&self) -> &'static Suite {
         Suite::of(self.suite)
+    }
+
+    /// The number in an IP header in front of its packets.
+    pub fn ip_protocol(&self) -> u8 {
+        match &self.format {
+            Format::Eesp(settings) => settings.ip_protocol,
+            _ => self.protocol.ip_protocol(),
+        }
+    }
+
+    /// Says whether an SA's cipher key, salt and integrity key have lengths that fit, in octets.
+    ///
+    /// Keys that are derived come out of what stands in the cipher key's place.
+    pub fn takes_keys(&self, key: usize, salt: usize, auth_key: usize) -> bool {
+        let suite = self.cipher();
+        match &self.format {
+            Format::Eesp(eesp::Settings { sub_sas: Some(sub_sas), .. }) => {
+                (key, salt, auth_key) == (sub_sas.kdf.root_octets(), 0, 0)
+            }
+            Format::Eesp(eesp::Settings { stateless: Some(stateless), .. }) => {
+                (key, salt, auth_key) == (eesp::kdf::MASTER_OCTETS * stateless.indexes.len(), 0, 0)
+            }
+            _ => {
+                let (own_salt, own_auth_key) = (suite.salt_octets, suite.auth_key_octets());
+                suite.takes_key_octets(key) && (salt, auth_key) == (own_salt, own_auth_key)
+            }
+        }
+    }
+
+    /// Whether it has Sub SAs.
+    pub fn has_sub_sas(&self) -> bool {
+        matches!(&self.format, Format::Eesp(settings) if settings.sub_sas.is_some())
+    }
+
+    /// Whether the keys of packets come out of the SA's.
+    pub fn derives_keys(&self) -> bool {
+        let Format::Eesp(settings) = &self.format else { return false };
+        settings.sub_sas.is_some() || settings.stateless.is_some()
     }
 
     /// Highest number that may be sent (RFC 4303 §3.3.3).
@@ -258,13 +314,15 @@ pub struct Sa<'a> {
 impl<'a> Sa<'a> {
     /// An SA with its key material in one piece: key, salt, or, with a separate MAC, key, auth key.
     ///
-    /// None if the suite does not take that many octets. Source: RFC 4106 §8.1, RFC 7296 §2.17.
-    pub fn from_material(suite: &Suite, spi: u32, material: &'a [u8]) -> Option<Self> {
-        let after_key = suite.salt_octets + suite.auth_key_octets();
-        let key_octets = material.len().checked_sub(after_key)?;
+    /// None if the profile does not take that many octets. Source: RFC 4106 §8.1, RFC 7296 §2.17.
+    pub fn from_material(profile: &Profile, spi: u32, material: &'a [u8]) -> Option<Self> {
+        let suite = profile.cipher();
+        let (salt, auth_key) =
+            if profile.derives_keys() { (0, 0) } else { (suite.salt_octets, suite.auth_key_octets()) };
+        let key_octets = material.len().checked_sub(salt + auth_key)?;
         let (key, rest) = material.split_at_checked(key_octets)?;
-        let (salt, auth_key) = rest.split_at_checked(suite.salt_octets)?;
-        suite.takes_key_octets(key_octets).then_some(Self {
+        let (salt, auth_key) = rest.split_at_checked(salt)?;
+        profile.takes_keys(key.len(), salt.len(), auth_key.len()).then_some(Self {
             spi,
             key,
             salt,
@@ -279,7 +337,7 @@ impl<'a> Sa<'a> {
 /// What an SA has lived through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SaState {
-    /// Outbound the last number used, inbound the highest accepted.
+    /// Outbound the last number used, inbound the highest accepted; of all Sub SAs the highest.
     pub sequence: u64,
     /// Packets protected or accepted.
     pub packets: u64,
@@ -291,6 +349,17 @@ pub struct SaState {
     pub integrity_failed: u64,
     /// The path's MTU as known now.
     pub mtu: u16,
+}
+
+/// What one Sub SA has lived through; lifetimes and failures are the whole SA's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubSaState {
+    /// Outbound the last number used, inbound the highest accepted.
+    pub sequence: u64,
+    /// Packets protected or accepted.
+    pub packets: u64,
+    /// Octets, as [`Lifetime`] counts them.
+    pub octets: u64,
 }
 
 /// Why an SA was not installed: the caller's fault, never a packet's.
@@ -337,6 +406,8 @@ pub struct Options {
     pub seed: u64,
     /// Expanded keys that each half keeps.
     pub contexts: usize,
+    /// Expanded keys of Sub SAs and stateless senders that each half keeps besides.
+    pub derived_keys: usize,
 }
 
 impl Options {
@@ -352,6 +423,7 @@ impl Options {
             provider: crate::aead::Provider::default(),
             seed: 0,
             contexts: 65_536,
+            derived_keys: 16_384,
         }
     }
 }

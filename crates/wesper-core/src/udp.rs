@@ -3,6 +3,7 @@
 use crate::ip::{self, number};
 use crate::profile::UdpEncapsulation;
 use crate::verdict::DropReason;
+use crate::wesp::MARKER;
 
 /// Octets of the header.
 pub const HEADER: usize = 8;
@@ -14,32 +15,42 @@ pub fn ports(datagram: &[u8]) -> Option<(u16, u16)> {
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
 
-/// Returns how many octets, header included, of an IPsec datagram carry ESP, or why it carries none.
+/// What an IPsec datagram carries: its first octet counted from the UDP header's, and how many octets with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Octets in front: the header, and WESP's marker if it is there.
+    pub at: usize,
+    /// Where it ends.
+    pub end: usize,
+}
+
+/// Finds what an IPsec datagram carries, or why it carries nothing of ours.
 ///
 /// datagram: from the UDP header to the end of the IP packet; the UDP length may be less and counts.
-/// Source: RFC 3948 §2, §2.2, §2.3.
+/// Source: RFC 3948 §2, §2.2, §2.3; RFC 5840 §2.1.
 #[inline]
-pub fn content(datagram: &[u8]) -> Result<usize, DropReason> {
+pub fn content(datagram: &[u8]) -> Result<Carried, DropReason> {
     let head = datagram.first_chunk::<HEADER>().ok_or(DropReason::BadIp)?;
     let octets = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let body = datagram.get(HEADER..octets).ok_or(DropReason::BadIp)?;
     match body {
         [0xff] => Err(DropReason::Keepalive),
-        // IKE's marker (RFC 3948 §2.2), WESP's identifier (RFC 5840 §2.1).
-        [0, 0, 0, 0 | 2, ..] => Err(DropReason::NotForUs),
-        [_, _, _, _, ..] => Ok(octets),
+        // IKE's marker.
+        [0, 0, 0, 0, ..] => Err(DropReason::NotForUs),
+        [a, b, c, d, ..] if [*a, *b, *c, *d] == MARKER => Ok(Carried { at: HEADER + MARKER.len(), end: octets }),
+        [_, _, _, _, ..] => Ok(Carried { at: HEADER, end: octets }),
         _ => Err(DropReason::TruncatedHeader),
     }
 }
 
 /// Writes the header in front of a body.
 ///
-/// datagram: header and body. addresses: source and destination of the IP header, 8 or 32 octets.
+/// datagram: header and body. source_port: the SA's, or a flow's own. addresses: source and destination of the IP header, 8 or 32 octets.
 #[inline]
-pub(crate) fn write(encapsulation: &UdpEncapsulation, addresses: &[u8], datagram: &mut [u8]) {
+pub(crate) fn write(encapsulation: &UdpEncapsulation, source_port: u16, addresses: &[u8], datagram: &mut [u8]) {
     let octets = datagram.len();
     let Some(head) = datagram.first_chunk_mut::<HEADER>() else { return };
-    let [a, b] = encapsulation.local_port.to_be_bytes();
+    let [a, b] = source_port.to_be_bytes();
     let [c, d] = encapsulation.remote_port.to_be_bytes();
     let [e, f] = (octets as u16).to_be_bytes();
     *head = [a, b, c, d, e, f, 0, 0];
@@ -73,8 +84,8 @@ mod tests {
         assert_eq!(content(&datagram(9, &[0xfe])), Err(DropReason::TruncatedHeader));
         assert_eq!(content(&datagram(8, &[])), Err(DropReason::TruncatedHeader));
         assert_eq!(content(&datagram(12, &[0; 4])), Err(DropReason::NotForUs));
-        assert_eq!(content(&datagram(12, &[0, 0, 0, 2])), Err(DropReason::NotForUs));
-        assert_eq!(content(&datagram(12, &[0, 0, 0, 1])), Ok(12));
+        assert_eq!(content(&datagram(12, &[0, 0, 0, 2])), Ok(Carried { at: 12, end: 12 }));
+        assert_eq!(content(&datagram(12, &[0, 0, 0, 1])), Ok(Carried { at: 8, end: 12 }));
         assert_eq!(content(&datagram(13, &[0, 0, 0, 1])), Err(DropReason::BadIp));
         assert_eq!(content(&datagram(7, &[0; 9])), Err(DropReason::BadIp));
     }
@@ -89,7 +100,7 @@ mod tests {
             (&[7; 32], Some(false), false),
         ] {
             let mut datagram = [[0; 8], [0x5a; 8]].concat();
-            write(&encapsulation(checksum), addresses, &mut datagram);
+            write(&encapsulation(checksum), 4500, addresses, &mut datagram);
             assert_eq!(datagram[6..8] != [0, 0], computed);
             let total = ip::pseudo_header_sum(addresses, number::UDP, datagram.len()) + ip::sum(&datagram);
             assert_eq!(ip::fold(total) == 0xffff, computed);
@@ -100,8 +111,8 @@ mod tests {
         #[test]
         fn no_octets_make_it_panic(datagram in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = ports(&datagram);
-            if let Ok(octets) = content(&datagram) {
-                prop_assert!((12..=datagram.len()).contains(&octets));
+            if let Ok(Carried { at, end }) = content(&datagram) {
+                prop_assert!(matches!(at, 8 | 12) && (12..=datagram.len()).contains(&end) && at <= end);
             }
         }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wesper_core::aead::Provider;
 use wesper_core::profile::{Df, Mode, Options, Outer, Profile, Sa, UdpEncapsulation};
 use wesper_core::receiver::Receiver;
-use wesper_core::sender::{Dropped, HEADROOM, Sender, TAILROOM};
+use wesper_core::sender::{Besides, Dropped, HEADROOM, Sender, TAILROOM};
 use wesper_core::suite::Suite;
 use wesper_core::verdict::DropReason;
 
@@ -128,7 +128,7 @@ fn packets_go_out_octet_for_octet() {
                 let packet = octets(&vector["plaintext_packet_hex"]);
                 buf = in_buffer(&packet);
                 buf.resize(buf.len() + tfc.len(), 0);
-                sender.encapsulate_padded(id, &mut buf, HEADROOM, packet.len(), &tfc, 0)
+                sender.encapsulate_with(id, &mut buf, HEADROOM, packet.len(), Besides { tfc: &tfc, mark: 0 }, 0)
             }
             .unwrap_or_else(|dropped| panic!("{}: {dropped:?}", vector["name"]));
             let made = &buf[sealed.start..sealed.start + sealed.len];

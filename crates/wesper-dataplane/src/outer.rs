@@ -170,7 +170,7 @@ mod tests {
             let outer = Outer::of(&packet).expect("a packet");
             assert_eq!((outer.source, outer.destination, outer.in_udp), (source, destination, true));
             assert_eq!((outer.traffic_class, outer.hop_limit, outer.header), (0xb9, 63, front.octets()));
-            assert_eq!(udp::content(&packet[outer.header - 8..]), Ok(108));
+            assert_eq!(udp::content(&packet[outer.header - 8..]).map(|carried| carried.end), Ok(108));
             if source.is_ipv4() {
                 assert_eq!(ip::checksum(&packet[..20]), 0);
             }

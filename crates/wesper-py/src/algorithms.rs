@@ -4,6 +4,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use wesper_core::aead::{Associated, Context, Nonce, Provider};
+use wesper_core::eesp::kdf::{MASTER_OCTETS, Origin, Sskdf, derive_stateless};
 use wesper_core::suite::{Cipher, MAX_ICV_OCTETS, Mac, SUITES, Suite};
 
 /// Why a key or IV is refused. Says nothing of it but its length.
@@ -50,6 +51,40 @@ pub(crate) fn associated<'py>(
     iv: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
     Ok(PyBytes::new(py, &wesper_core::esp::associated(suite_of(suite)?, spi, sequence, esn, iv)))
+}
+
+/// Return key, then salt of an EESP Sub SA, so many octets together.   Raises ValueError.
+#[pyfunction]
+pub(crate) fn sub_sa_key<'py>(
+    py: Python<'py>,
+    kdf: &str,
+    root_key: &[u8],
+    session_id: u16,
+    octets: usize,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let kdf = Sskdf::by_name(kdf).ok_or_else(|| refused(format_args!("there is no KDF {kdf:?}")))?;
+    if root_key.len() != kdf.root_octets() || octets > 255 * kdf.root_octets() {
+        return Err(refused(format_args!("{} does not take a root key of {} octets", kdf.name(), root_key.len())));
+    }
+    PyBytes::new_with(py, octets, |out| {
+        kdf.derive(root_key, session_id, out);
+        Ok(())
+    })
+}
+
+/// Return key, then salt of a device's epoch in an EESP-SL-1 group.   master: 32 octets.   Raises ValueError.
+#[pyfunction]
+pub(crate) fn stateless_key<'py>(
+    py: Python<'py>,
+    master: &[u8],
+    spi: u32,
+    device: u64,
+    epoch: u16,
+) -> PyResult<Bound<'py, PyBytes>> {
+    if master.len() != MASTER_OCTETS {
+        return Err(refused(format_args!("a master key of {} octets, not {MASTER_OCTETS}", master.len())));
+    }
+    Ok(PyBytes::new(py, &derive_stateless(master, Origin { spi, device, epoch })[..]))
 }
 
 /// Return ciphertext and ICV.   Raises ValueError on a length that does not fit.

@@ -8,10 +8,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt};
 use wesper_core::aead::Provider;
-use wesper_core::batch::Ids;
+use wesper_core::batch::{Ids, Marks};
 use wesper_core::engine as core;
 use wesper_core::profile::{InstallError, Options, Sa};
 use wesper_core::selectors::Way;
+use wesper_core::sender::Besides;
 use wesper_core::verdict::DropReason;
 
 use crate::batches::Batches;
@@ -143,6 +144,12 @@ impl Engine {
         Some((state.sequence, state.packets, state.octets, state.replay, state.integrity_failed, state.mtu))
     }
 
+    /// (sequence, packets, octets); None inside: no packet of such a Sub SA, None outside: no such SA.
+    fn _sub_sa_state(&self, sa: u64, id: u16) -> Option<(Option<(u64, u64, u64)>,)> {
+        let found = self.core.sub_sa_state(sa, id)?;
+        Some((found.map(|state| (state.sequence, state.packets, state.octets)),))
+    }
+
     /// The address of an SA's profile, None if there is no such SA.
     fn _profile_address(&self, sa: u64) -> Option<usize> {
         self.core.profile(sa).as_ref().map(profiles::address)
@@ -194,15 +201,15 @@ impl Engine {
         tfc: Option<&[u8]>,
         mark: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let _ = mark; // none of the protocols here names flows
         let verdicts = Verdicts::get(py)?;
-        match self.core.encapsulate(sa, packet, tfc.unwrap_or_default(), now, |octets| PyBytes::new(py, octets)) {
+        let besides = Besides { tfc: tfc.unwrap_or_default(), mark };
+        match self.core.encapsulate(sa, packet, besides, now, |octets| PyBytes::new(py, octets)) {
             Ok(delivered) => verdicts.delivered(py, delivered),
             Err(dropped) => verdicts.not_sent(py, dropped),
         }
     }
 
-    /// Make a packet that the peer throws away (RFC 4303 §2.6), tunnel mode only.
+    /// Make a packet that the peer throws away (RFC 4303 §2.6).
     fn dummy<'py>(&self, py: Python<'py>, sa: u64, payload: &[u8], now: u64) -> PyResult<Bound<'py, PyAny>> {
         let verdicts = Verdicts::get(py)?;
         match self.core.dummy(sa, payload, now, |octets| PyBytes::new(py, octets)) {
@@ -220,25 +227,30 @@ impl Engine {
         }
     }
 
-    /// sas: one id, or an array of them.
+    /// sas: one id, or an array of them. marks: the same.
     fn _encapsulate_many<'py>(
         &self,
         py: Python<'py>,
         sas: &Bound<'_, PyAny>,
+        marks: &Bound<'_, PyAny>,
         data: &Bound<'_, PyAny>,
         offsets: &Bound<'_, PyAny>,
         now: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (data, offsets) = (Input::<u8>::of(data)?, Input::<u64>::of(offsets)?);
         let (data, offsets) = (data.items(), offsets.items());
-        let batches = Batches::get(py)?;
-        if sas.is_instance_of::<PyInt>() {
-            let ids = Ids::One(sas.extract()?);
-            return batches.run(py, &self.pool, |memory| self.core.encapsulate_many(ids, data, offsets, now, memory));
-        }
-        let sas = Input::<u64>::of(sas)?;
-        let ids = Ids::Each(sas.items());
-        batches.run(py, &self.pool, |memory| self.core.encapsulate_many(ids, data, offsets, now, memory))
+        let each = if sas.is_instance_of::<PyInt>() { None } else { Some(Input::<u64>::of(sas)?) };
+        let ids = match &each {
+            Some(each) => Ids::Each(each.items()),
+            None => Ids::One(sas.extract()?),
+        };
+        let named = if marks.is_instance_of::<PyInt>() { None } else { Some(Input::<u32>::of(marks)?) };
+        let marks = match &named {
+            Some(named) => Marks::Each(named.items()),
+            None => Marks::One(marks.extract()?),
+        };
+        Batches::get(py)?
+            .run(py, &self.pool, |memory| self.core.encapsulate_many(ids, marks, data, offsets, now, memory))
     }
 
     fn _decapsulate_many<'py>(

@@ -13,6 +13,7 @@ mod describe;
 mod engine;
 mod events;
 mod ffi;
+mod formats;
 mod policies;
 mod pool;
 mod profiles;
@@ -23,7 +24,7 @@ mod verdicts;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::algorithms::{associated, cbc, hmac, open, seal};
+    use crate::algorithms::{associated, cbc, hmac, open, seal, stateless_key, sub_sa_key};
     #[pymodule_export]
     use crate::bench::{
         EspBench, FreshBench, LookupBench, ProviderBench, PspBench, TableBench, bare_block_nanoseconds,

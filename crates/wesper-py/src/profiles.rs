@@ -9,6 +9,7 @@ use wesper_core::profile as core;
 use wesper_core::protocol::Protocol;
 use wesper_core::suite::Suite;
 
+use crate::formats;
 use crate::policies::Selector;
 
 /// A profile on this side: what all SAs installed with it share.
@@ -112,6 +113,7 @@ fn convert(profile: &Bound<'_, PyAny>) -> PyResult<core::Profile> {
         "transport" => core::Mode::Transport,
         "tunnel" => core::Mode::Tunnel,
         "beet" => core::Mode::Beet,
+        "iptfs" => core::Mode::Iptfs,
         other => return Err(unknown("mode", other)),
     };
     let fragmentation = match value_of(profile, "fragmentation")?.as_str() {
@@ -136,6 +138,7 @@ fn convert(profile: &Bound<'_, PyAny>) -> PyResult<core::Profile> {
             checksum,
         }),
         protocol: Protocol::by_name(&protocol).ok_or_else(|| unknown("protocol", &protocol))?,
+        format: formats::format(profile)?,
         esn: profile.getattr("esn")?.extract()?,
         window: profile.getattr("window")?.extract()?,
         check_padding: profile.getattr("check_padding")?.extract()?,

@@ -55,7 +55,7 @@ impl Verdicts {
             verdict.packet.into_any(),
             verdict.sa.into_pyobject(py)?.into_any(),
             verdict.sequence.into_pyobject(py)?.into_any(),
-            0_u64.into_pyobject(py)?.into_any(), // none of the protocols here names flows
+            verdict.flow.into_pyobject(py)?.into_any(),
         ];
         ffi::with_slots(self.delivered.bind(py), [packet, sa, sequence, flow], values)
     }

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, KeyMaterialError, UnsupportedError
+from ..errors import ConfigError, KeyMaterialError
 from ..protocols import PROTOCOLS, icmp, ip, udp
 from ..protocols.fragment import fragment
 from ..sa import DF, SA, Action, Direction, Fragmentation, Mode, Policy, Profile, SAState, SubSAState
@@ -79,15 +79,15 @@ class Algorithms(ABC):
     def cbc(self, key: bytes, iv: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
         """Return data through AES-CBC without integrity.   data: whole blocks."""
 
+    @abstractmethod
     def sub_sa_key(
         self, kdf: str, root_key: bytes, session_id: int, key_octets: int, salt_octets: int
     ) -> tuple[bytes, bytes]:
         """Return key and salt of an EESP Sub SA.   kdf: of `protocols.eesp_keys.SSKDFS`.   Raises KeyMaterialError."""
-        raise UnsupportedError("EESP's Sub SAs in this engine", "another engine")
 
+    @abstractmethod
     def stateless_key(self, master: bytes, spi: int, device_id: int, epoch: int) -> tuple[bytes, bytes]:
         """Return key and salt of a device's epoch in an EESP-SL-1 group.   Raises KeyMaterialError."""
-        raise UnsupportedError("EESP's stateless groups in this engine", "another engine")
 
     @abstractmethod
     def hmac(self, suite: str, auth_key: bytes, data: bytes) -> bytes:

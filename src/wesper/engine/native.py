@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .. import _native, crypto
 from ..errors import ConfigError, KeyMaterialError, UnsupportedError
-from ..sa import SA, Direction, Policy, Profile, SAState
+from ..sa import SA, Direction, Policy, Profile, SAState, SubSAState
 from ..sa.model import SPI_FIRST
 from ..verdict import REASON_BY_CODE, DropReason
 from .batch import Packets, Results
@@ -49,6 +49,22 @@ class _NativeAlgorithms(Algorithms):
 
     def cbc(self, key: bytes, iv: bytes, data: bytes, *, decrypt: bool = False) -> bytes:
         return _native.cbc(key, iv, data, decrypt=decrypt)
+
+    def sub_sa_key(
+        self, kdf: str, root_key: bytes, session_id: int, key_octets: int, salt_octets: int
+    ) -> tuple[bytes, bytes]:
+        try:
+            material = _native.sub_sa_key(kdf, root_key, session_id, key_octets + salt_octets)
+        except ValueError as error:
+            raise KeyMaterialError(str(error)) from None
+        return material[:key_octets], material[key_octets:]
+
+    def stateless_key(self, master: bytes, spi: int, device_id: int, epoch: int) -> tuple[bytes, bytes]:
+        try:
+            material = _native.stateless_key(master, spi, device_id, epoch)
+        except ValueError as error:
+            raise KeyMaterialError(str(error)) from None
+        return material[:32], material[32:]
 
     def hmac(self, suite: str, auth_key: bytes, data: bytes) -> bytes:
         return _native.hmac(crypto.suite(suite).name, auth_key, data)
@@ -118,6 +134,14 @@ class NativeEngine(_native.Engine, Engine):
             raise self._no_such_sa(sa)
         return SAState(*found)
 
+    def sub_sa_state(self, sa: int, sub_sa: int) -> SubSAState:
+        found = self._sub_sa_state(sa, sub_sa) if 0 <= sub_sa <= 0xFFFF else (None,)
+        if found is None:
+            raise self._no_such_sa(sa)
+        if found[0] is None:
+            raise self._no_such_sub_sa(sub_sa)
+        return SubSAState(*found[0])
+
     def find(self, spis: NDArray[np.uint32]) -> NDArray[np.uint64]:
         return _ids(self._find(np.ascontiguousarray(spis, np.uint32)))
 
@@ -146,8 +170,14 @@ class NativeEngine(_native.Engine, Engine):
             if len(sas) != len(packets):
                 raise ConfigError(f"{len(sas)} SA ids for {len(packets)} packets", key="sas", expected="one a packet")
             sas = np.ascontiguousarray(sas, np.uint64)
+        if not isinstance(marks, int):
+            if len(marks) != len(packets):
+                raise ConfigError(
+                    f"{len(marks)} marks for {len(packets)} packets", key="marks", expected="one a packet"
+                )
+            marks = np.ascontiguousarray(marks, np.uint32)
         data, offsets = _contiguous(packets)
-        return self._encapsulate_many(sas, data, offsets, now)
+        return self._encapsulate_many(sas, marks, data, offsets, now)
 
     def decapsulate_many(self, packets: Packets, now: int) -> Results:
         data, offsets = _contiguous(packets)

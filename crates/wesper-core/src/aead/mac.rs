@@ -81,10 +81,10 @@ impl Context {
         Ok(())
     }
 
-    /// What the MAC covers, in order: front, IV if there is one, ciphertext, high half under ESN.
-    fn input<'a>(&self, iv: &'a [u8; 16], associated: Associated<'a>, body: &'a [u8]) -> [&'a [u8]; 4] {
+    /// What the MAC covers, in order: front, IV if there is one, clear octets, ciphertext, high half under ESN.
+    fn input<'a>(&self, iv: &'a [u8; 16], associated: Associated<'a>, body: &'a [u8]) -> [&'a [u8]; 5] {
         let iv: &[u8] = if matches!(self.cipher, Cbc::Null) { &[] } else { iv };
-        [associated.front, iv, body, associated.back]
+        [associated.front, iv, associated.clear, body, associated.back]
     }
 }
 

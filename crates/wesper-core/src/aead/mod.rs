@@ -165,6 +165,8 @@ impl Nonce {
 pub struct Associated<'a> {
     /// Octets before the IV and the body.
     pub front: &'a [u8],
+    /// Octets between IV and body; read by suites with a separate MAC alone.
+    pub clear: &'a [u8],
     /// Octets after the body; read by suites with a separate MAC alone.
     pub back: &'a [u8],
 }
@@ -173,7 +175,7 @@ impl<'a> Associated<'a> {
     /// Makes the additional data of a combined cipher.
     #[inline]
     pub fn front(front: &'a [u8]) -> Self {
-        Self { front, back: &[] }
+        Self { front, clear: &[], back: &[] }
     }
 }
 

@@ -34,7 +34,7 @@ impl Case {
     }
 
     fn associated(&self) -> Associated<'_> {
-        Associated { front: &self.front, back: &self.back }
+        Associated { front: &self.front, clear: &[], back: &self.back }
     }
 
     fn seal(&self, provider: Provider, body: &[u8]) -> (Vec<u8>, Vec<u8>) {
@@ -210,12 +210,12 @@ fn every_authenticated_octet_counts() {
             for octet in 0..case.front.len() {
                 let mut front = case.front.clone();
                 front[octet] ^= 1;
-                fails(&case.nonce, Associated { front: &front, back: &case.back }, sealed.clone());
+                fails(&case.nonce, Associated { front: &front, clear: &[], back: &case.back }, sealed.clone());
             }
             for octet in 0..case.back.len() {
                 let mut back = case.back.clone();
                 back[octet] ^= 1;
-                fails(&case.nonce, Associated { front: &case.front, back: &back }, sealed.clone());
+                fails(&case.nonce, Associated { front: &case.front, clear: &[], back: &back }, sealed.clone());
             }
             for octet in 0..case.suite.nonce_octets {
                 let mut nonce = case.nonce;

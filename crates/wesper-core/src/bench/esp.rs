@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{AHEAD, Direction, SLOT_OCTETS, WARM_UP};
 use crate::aead::Provider;
-use crate::batch::{Ids, Job};
+use crate::batch::{Ids, Job, Marks};
 use crate::profile::{InstallError, Options, Profile, Sa};
 use crate::receiver::Receiver;
 use crate::sender::{HEADROOM, Sender, TAILROOM};
@@ -144,7 +144,7 @@ impl EspBench {
         for _ in 0..rounds {
             let [first, second] = memories;
             let start = Instant::now();
-            let protected = self.sender.encapsulate_many(Ids::Each(&ids), &data, &offsets, NOW, first);
+            let protected = self.sender.encapsulate_many(Ids::Each(&ids), Marks::One(0), &data, &offsets, NOW, first);
             let end = Instant::now();
             let second = if direction == Direction::Seal {
                 spent += end - start;

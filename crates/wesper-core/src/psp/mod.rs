@@ -6,7 +6,6 @@ mod output;
 mod profile;
 mod receive;
 mod send;
-mod siphash;
 pub mod table;
 #[cfg(target_arch = "x86_64")]
 mod vaes;

@@ -2,12 +2,12 @@
 
 use super::output::Output;
 use super::profile::{Mode, Prepared, SourcePort};
-use super::siphash::SipHash;
 use super::{HEADER_OCTETS, ICV_OCTETS, INDEX_MASK, PORT, nonce};
 use crate::aead::{Provider, seal_once};
 use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
 use crate::modes::{self, Taken};
 use crate::profile::Df;
+use crate::siphash::SipHash;
 use crate::udp;
 use crate::verdict::DropReason;
 

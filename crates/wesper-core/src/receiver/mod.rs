@@ -2,9 +2,13 @@
 //!
 //! It shares nothing with the outbound half, so that two threads can run them at once.
 
+mod demultiplexer;
 mod index;
 mod open;
 mod outcome;
+mod shape;
+mod sub_sas;
+mod usual;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,22 +16,25 @@ use std::sync::Arc;
 
 use crate::aead::Provider;
 use crate::batch::Drops;
-use crate::esp::Form;
+use crate::derived::DerivedKeys;
 use crate::events::{Event, EventKind, EventQueue};
 use crate::hot::{ContextCache, Extra, Extras};
 use crate::life::{HAS_EXTRA, Life, SOFT_TOLD, Whose};
-use crate::profile::{InstallError, MTU_AGE, Mode, Options, Profile, SECOND, Sa, SaState};
+use crate::profile::{InstallError, MTU_AGE, Options, Profile, SECOND, Sa, SaState, SubSaState};
 use crate::profiles::Profiles;
 use crate::replay::ReplayWindow;
 use crate::rows::Row;
 use crate::sad::{self, Inbound};
 use crate::selectors::Way;
-use crate::sender::{INFERENCE_WINDOW, expand, infer, inner_mtu, row_of, rows_of};
+use crate::sender::{expand, infer, inner_mtu, row_of, rows_of};
 use crate::slab::Slab;
 use crate::spd::{Found, NotIp, Policies, Policy};
 use crate::verdict::{CODES, DropReason};
 
+use demultiplexer::Demultiplexer;
 use index::Index;
+use shape::Shape;
+use sub_sas::{More, Peer};
 
 /// First id of multicast SAs; below it ids are SPIs.
 pub const MULTICAST_IDS: u64 = 1 << 32;
@@ -41,52 +48,10 @@ pub struct Opened {
     pub len: usize,
     /// Id of the SA.
     pub sa: u64,
-    /// Full sequence number.
+    /// Full sequence number; 0 where none is sent.
     pub sequence: u64,
-}
-
-/// What the usual packet's path reads of a profile, worked out once.
-struct Usual {
-    form: Form,
-    icv: usize,
-    inference_window: u32,
-    esn: bool,
-}
-
-/// What any packet's path reads of a profile, worked out once.
-struct Shape {
-    /// None where no packet is usual.
-    usual: Option<Usual>,
-    profile: Arc<Profile>,
-    form: Form,
-    /// The window from which the high half is inferred.
-    inference_window: u32,
-    is_tunnel: bool,
-    in_udp: bool,
-    check_padding: bool,
-    take_dscp: bool,
-    may_resynchronise: bool,
-}
-
-impl Shape {
-    fn new(profile: &Arc<Profile>) -> Self {
-        let form = Form::new(profile.cipher(), profile.esn);
-        let is_plain = profile.encapsulation.is_none() && profile.selectors.is_empty();
-        let inference_window = if profile.window == 0 { INFERENCE_WINDOW } else { profile.window };
-        let take_dscp = profile.outer.is_some_and(|outer| outer.take_dscp);
-        let usual = Usual { form, icv: form.icv_octets(), inference_window, esn: profile.esn };
-        Self {
-            usual: Some(usual).filter(|_| form.is_usual() && profile.mode == Mode::Tunnel && is_plain),
-            form,
-            inference_window,
-            is_tunnel: profile.mode == Mode::Tunnel,
-            in_udp: profile.encapsulation.is_some(),
-            check_padding: profile.check_padding,
-            take_dscp,
-            may_resynchronise: profile.esn && profile.resynchronise && profile.window != 0,
-            profile: Arc::clone(profile),
-        }
-    }
+    /// EESP's Session ID, WESPv2's flow identifier, else 0.
+    pub flow: u64,
 }
 
 /// The state of an SA that a packet was addressed to.
@@ -109,7 +74,9 @@ struct Hot {
     /// One more than the second in which the high half was last searched for.
     resync_second: u64,
     /// Where the newest packet came from, if not from where the profile says.
-    peer: Option<Box<(IpAddr, u16)>>,
+    peer: Peer,
+    /// What few SAs have.
+    more: Option<Box<More>>,
 }
 
 /// What each packet reads lies in the first two cache lines, but for its bit in the window.
@@ -137,6 +104,7 @@ struct Store {
     extras: Extras,
     multicast: BTreeMap<u64, Multicast>,
     contexts: ContextCache,
+    derived: DerivedKeys,
     provider: Provider,
 }
 
@@ -157,12 +125,15 @@ impl Store {
 
     #[cold]
     fn expand(&mut self, number: u32, id: u64, shape: &Shape) -> Option<u32> {
-        let extra = match u32::try_from(id) {
+        let context = expand(self.provider, &shape.profile, self.row(id)?, self.extra(id))?;
+        Some(self.contexts.insert(number, context))
+    }
+
+    fn extra(&self, id: u64) -> Option<&Extra> {
+        match u32::try_from(id) {
             Ok(spi) => self.extras.get(spi),
             Err(_) => self.multicast.get(&id)?.extra.as_ref(),
-        };
-        let context = expand(self.provider, &shape.profile, self.row(id)?, extra)?;
-        Some(self.contexts.insert(number, context))
+        }
     }
 }
 
@@ -188,8 +159,7 @@ pub struct Receiver {
     profiles: Profiles<Shape>,
     store: Store,
     by_addresses: HashMap<MulticastKey, u64>,
-    /// Local UDP ports where ESP is looked for, with how often each is asked for.
-    ports: Vec<(u16, usize)>,
+    demultiplexer: Demultiplexer,
     /// MTUs that inbound SAs were told: nobody needs them, yet they are remembered.
     mtus: HashMap<u64, (u16, u64)>,
     policies: Policies,
@@ -201,7 +171,7 @@ pub struct Receiver {
 impl Receiver {
     /// Makes a half without SAs and policies.
     pub fn new(options: &Options) -> Self {
-        let mut receiver = Self {
+        Self {
             hots: Slab::new(),
             index: Index::new(),
             profiles: Profiles::new(),
@@ -210,10 +180,11 @@ impl Receiver {
                 extras: Extras::default(),
                 multicast: BTreeMap::new(),
                 contexts: ContextCache::new(options.contexts),
+                derived: DerivedKeys::new(options.derived_keys),
                 provider: options.provider,
             },
             by_addresses: HashMap::new(),
-            ports: Vec::new(),
+            demultiplexer: Demultiplexer::new(&options.udp_ports),
             mtus: HashMap::new(),
             policies: Policies::default(),
             outcome: Outcome { events: EventQueue::new(options.events), drops: Drops::new(), audit: options.audit },
@@ -222,11 +193,7 @@ impl Receiver {
                 resync_tries: options.resync_tries,
             },
             any_expired: false,
-        };
-        for port in &options.udp_ports {
-            receiver.listen(*port, 1);
         }
-        receiver
     }
 
     /// Adds an SA and returns its id, which is its SPI.
@@ -306,27 +273,15 @@ impl Receiver {
     }
 
     fn take(&mut self, profile: &Arc<Profile>, users: usize) -> u32 {
-        if let Some(encapsulation) = profile.encapsulation {
-            self.listen(encapsulation.local_port, users);
-        }
+        self.demultiplexer.expect(profile, users);
         self.profiles.take(profile, users as u64, || Shape::new(profile))
     }
 
     fn give_back(&mut self, number: u32, users: usize) {
-        let encapsulation = self.profiles.profile(number).and_then(|profile| profile.encapsulation);
-        let place = encapsulation.and_then(|udp| self.ports.iter_mut().find(|(port, _)| *port == udp.local_port));
-        if let Some((_, asked)) = place {
-            *asked = asked.saturating_sub(users);
+        if let Some(profile) = self.profiles.profile(number) {
+            self.demultiplexer.forget(profile, users);
         }
-        self.ports.retain(|(_, asked)| *asked > 0);
         self.profiles.give_back(number, users as u64);
-    }
-
-    fn listen(&mut self, port: u16, users: usize) {
-        match self.ports.iter_mut().find(|(known, _)| *known == port) {
-            Some((_, asked)) => *asked += users,
-            None => self.ports.push((port, users)),
-        }
     }
 
     /// Deletes an SA and wipes its keys; false if there is none.
@@ -352,6 +307,7 @@ impl Receiver {
         self.mtus.remove(&sa);
         if let Some(hot) = self.hots.remove(row.hot) {
             self.store.contexts.release(hot.context_slot, row.hot);
+            self.store.derived.forget(row.hot);
         }
         true
     }
@@ -367,7 +323,7 @@ impl Receiver {
             return Some(SaState { sequence: row.seq, packets: 0, octets: 0, replay: 0, integrity_failed: 0, mtu });
         };
         Some(SaState {
-            sequence: hot.top,
+            sequence: hot.highest(),
             packets: hot.life.packets,
             octets: hot.life.octets,
             replay: hot.replays,
@@ -376,14 +332,23 @@ impl Receiver {
         })
     }
 
+    /// Returns what a Sub SA has lived through, 0 that of an SA without; outer none: no such SA.
+    pub fn sub_sa_state(&self, sa: u64, id: u16) -> Option<Option<SubSaState>> {
+        let SaState { sequence, packets, octets, .. } = self.state(sa)?;
+        if !self.profile(sa)?.has_sub_sas() {
+            return Some((id == 0).then_some(SubSaState { sequence, packets, octets }));
+        }
+        let hot = self.hots.get(self.store.row(sa)?.hot);
+        let found = hot.and_then(|hot| hot.sub_sa(id));
+        Some(found.map(|sub_sa| SubSaState { sequence: sub_sa.top, packets: sub_sa.packets, octets: sub_sa.octets }))
+    }
+
     /// Counts all numbers up to the highest accepted as received; false if there is no such SA.
     pub fn close_window(&mut self, sa: u64) -> bool {
         let Some(row) = self.store.row(sa) else { return false };
         let Some(number) = (if row.hot == 0 { self.warm(sa) } else { Some(row.hot) }) else { return false };
         let Some(hot) = self.hots.get_mut(number) else { return false };
-        if let Some(window) = &mut hot.window {
-            window.close(hot.top);
-        }
+        hot.close();
         true
     }
 
@@ -444,7 +409,8 @@ impl Receiver {
             row.profile = number;
         }
         if let Some(hot) = self.hots.get_mut(hot) {
-            (hot.profile, hot.peer) = (number, None);
+            hot.profile = number;
+            hot.forget_peers();
         }
         true
     }
@@ -549,7 +515,7 @@ impl Receiver {
         let mut hot = Hot {
             life: Life::of(row),
             top: row.seq,
-            window: ReplayWindow::new(shape.profile.window).ok(),
+            window: ReplayWindow::new(shape.window()).ok(),
             spi: row.spi,
             profile: row.profile,
             context_slot: u32::MAX,

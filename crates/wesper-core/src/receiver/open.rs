@@ -1,67 +1,22 @@
-//! A packet's way in (RFC 4303 §3.4): in place, the usual case in one straight line.
+//! A packet's way in (RFC 4303 §3.4): in place, the usual one in a straight line of its own.
 
+use super::demultiplexer::Sorted;
 use super::outcome::About;
-use super::{Hot, Opened, Receiver, Settings, Shape, Store, Usual};
+use super::shape::Shape;
+use super::usual::{Read, likely_spi};
+use super::{Hot, Opened, Receiver, Settings, Store};
 use crate::aead::{OpenError, prefetch};
 use crate::batch::{GROUP, Job, Output, Results, packet};
-use crate::esp::{self, Input, Numbers, USUAL_FRONT};
+use crate::derived::{Derived, derive};
+use crate::esp::Numbers;
 use crate::events::{Event, EventKind, EventQueue};
-use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
-use crate::modes::{self, Arrived, Payload};
+use crate::form::{Arrived, KeyOf, Numbering};
+use crate::hot::Extra;
+use crate::ip::{self, Datagram};
+use crate::modes::{self, Payload};
 use crate::profile::SECOND;
-use crate::protocol::Protocol;
 use crate::replay::infer_esn;
-use crate::udp;
 use crate::verdict::DropReason;
-
-/// A protected packet's place in what was received, and what can be read without a key.
-#[derive(Clone, Copy)]
-struct Located {
-    spi: u32,
-    low: u32,
-    /// From the protocol's first octet to its last, counted from the IP header's first.
-    at: usize,
-    end: usize,
-    /// Source port, if it came in UDP.
-    port: Option<u16>,
-}
-
-/// What is read of a packet before its turn.
-#[derive(Clone, Copy)]
-struct Read {
-    input: Input,
-    /// The number that it is taken for, unless packets before it change that.
-    sequence: u64,
-    iv: u64,
-    /// Of the hot state; 0: not a usual packet.
-    number: u32,
-    spi: u32,
-    low: u32,
-    /// Octets of the packet; then those of the ciphertext.
-    octets: u16,
-    icv: u8,
-    traffic_class: u8,
-}
-
-impl Read {
-    const NONE: Self = Self {
-        input: Input::EMPTY,
-        sequence: 0,
-        iv: 0,
-        number: 0,
-        spi: 0,
-        low: 0,
-        octets: 0,
-        icv: 0,
-        traffic_class: 0,
-    };
-}
-
-/// Half of the 32-bit sequence numbers.
-const HALF_SPACE: u64 = 1 << 31;
-
-/// Octets in front of the usual packet's ciphertext.
-const FRONT: usize = IPV4_HEADER + USUAL_FRONT;
 
 /// Keys are brought near so many packets before they are needed.
 const AHEAD: usize = 2;
@@ -81,7 +36,7 @@ impl Receiver {
     pub fn decapsulate(&mut self, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Opened, DropReason> {
         let mut job = Job::new(0, start, len);
         self.open(buf, &mut job, now)?;
-        Ok(Opened { start: job.start, len: job.len, sa: job.sa, sequence: job.sequence })
+        Ok(Opened { start: job.start, len: job.len, sa: job.sa, sequence: job.sequence, flow: job.flow })
     }
 
     /// Opens packets in place, in order; each job is told what became of it. They must not overlap.
@@ -116,7 +71,7 @@ impl Receiver {
 
     /// Starts to bring a hot state near.
     #[inline(always)]
-    fn fetch_state(&self, number: u32) {
+    pub(super) fn fetch_state(&self, number: u32) {
         if let Some(hot) = self.hots.get(number) {
             prefetch(&hot.life);
             prefetch(&hot.spi);
@@ -202,99 +157,6 @@ impl Receiver {
         }
     }
 
-    /// Reads the header of the usual packet, before its turn; of another, at most whose it probably is.
-    ///
-    /// Usual: ESP right behind an IPv4 header without options, SAs found by SPI alone, tunnel mode without selectors,
-    /// a suite whose IV is the sequence number, the key expanded, no limit of time near, the number fresh. With
-    /// [`Self::read_state`] and [`Self::open_read`] this does what [`Self::open_datagram`] does.
-    #[inline(always)]
-    fn read_header(&self, buf: &[u8], job: &Job, read: &mut Read) {
-        read.number = 0;
-        let received = buf.get(job.start..).and_then(|rest| rest.get(..job.len)).unwrap_or_default();
-        let Some(head) = received.first_chunk::<FRONT>() else { return };
-        let octets = u16::from_be_bytes([head[2], head[3]]);
-        let is_fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
-        if (head[0] != 0x45) | (head[9] != esp::IP_PROTOCOL) | is_fragment | (usize::from(octets) > received.len()) {
-            return self.fetch_state(self.index.get(unlikely_spi(received)));
-        }
-        let [.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *head;
-        read.spi = u32::from_be_bytes([a, b, c, d]);
-        read.low = u32::from_be_bytes([e, f, g, h]);
-        read.iv = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
-        (read.octets, read.traffic_class) = (octets, head[1]);
-        read.number = self.index.get(read.spi);
-    }
-
-    /// Reads of a SA's state what can be known before the packet's turn; one that turns out not to be usual is no
-    /// longer taken for such.
-    #[inline(always)]
-    fn read_state(&self, read: &mut Read) {
-        if self.try_read_state(read).is_none() {
-            read.number = 0;
-        }
-    }
-
-    #[inline(always)]
-    fn try_read_state(&self, read: &mut Read) -> Option<()> {
-        let hot = self.hots.get(read.number)?;
-        let usual = self.profiles.shape(hot.profile)?.usual.as_ref()?;
-        let body = usize::from(read.octets).checked_sub(FRONT + usual.icv)?;
-        if (hot.id != u64::from(read.spi)) | !self.by_addresses.is_empty() | (body < 8) | (body & 3 != 0) {
-            return None;
-        }
-        read.sequence = hot.full(usual.esn, usual.inference_window, read.low)?;
-        let numbers = Numbers { spi: read.spi, sequence: read.sequence, salt: hot.salt };
-        read.input = usual.form.usual_input(numbers, read.iv);
-        (read.octets, read.icv) = (body as u16, usual.icv as u8);
-        Some(())
-    }
-
-    /// Opens what has been read; none, and nothing done, if it is not usual after all.
-    #[inline(always)]
-    fn open_read(
-        &mut self,
-        buf: &mut [u8],
-        job: &mut Job,
-        read: &mut Read,
-        now: u64,
-    ) -> Option<Result<(), DropReason>> {
-        let number = read.number;
-        let hot = self.hots.get_mut(number)?;
-        let received = buf.get_mut(job.start..)?.get_mut(..FRONT + usize::from(read.octets) + usize::from(read.icv))?;
-        // A number that is no more than half of the 32-bit ones ahead is inferred as itself, and fresh.
-        if read.sequence.wrapping_sub(hot.top).wrapping_sub(1) >= HALF_SPACE {
-            hot.read_again(self.profiles.shape(hot.profile)?.usual.as_ref()?, read)?;
-        }
-        let sequence = read.sequence;
-        let (body, icv) = received.get_mut(FRONT..)?.split_at_mut_checked(read.octets.into())?;
-        let is_simple = !hot.life.is_due(now) & (hot.failures_in_a_row < self.settings.simple_failures);
-        let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
-        if read.input.open(context, body, icv).is_err() {
-            hot.failed();
-            let about = About { sa: Some(hot.id), spi: hot.spi, low: read.low };
-            return Some(Err(self.outcome.refuse(DropReason::Auth, about, received, 0, now)));
-        }
-        hot.failures_in_a_row = 0;
-        match &mut hot.window {
-            Some(window) => window.mark(&mut hot.top, sequence),
-            None => hot.top = hot.top.max(sequence),
-        }
-        (job.sa, job.sequence) = (hot.id, sequence);
-        let shape = self.profiles.shape(hot.profile)?;
-        let (next_header, payload) =
-            esp::usual_trailer(body).unwrap_or_else(|| esp::trailer(body, shape.check_padding));
-        if hot.life.account(payload.unwrap_or(0), now) {
-            self.any_expired |= hot.look(shape, now, &mut self.outcome.events);
-        }
-        let Some(inner) = payload.and_then(|payload| body.get_mut(..payload)) else {
-            return Some(Err(self.outcome.drop(DropReason::BadPadding)));
-        };
-        let arrived = Arrived { traffic_class: read.traffic_class, take_dscp: shape.take_dscp };
-        Some(self.outcome.release_tunnel(arrived, job.sa, next_header, inner, now).map(|len| {
-            (job.start, job.len) = (job.start + FRONT, len);
-        }))
-    }
-
     /// Opens any packet.
     #[inline(never)]
     pub(super) fn open_any(&mut self, buf: &mut [u8], job: &mut Job, now: u64) -> Result<(), DropReason> {
@@ -309,18 +171,23 @@ impl Receiver {
         let Some(received) = buf.get_mut(start..start.saturating_add(job.len)) else {
             return Err(self.outcome.drop(DropReason::BadIp));
         };
-        let Located { spi, low, at, end, port } = match self.locate(&datagram, received) {
+        let label = datagram.flow_label;
+        let located = self.demultiplexer.sort(&datagram, received).and_then(|sorted| {
+            Ok((sorted, sorted.protocol.locate(received.get(sorted.at..sorted.end).unwrap_or_default())?))
+        });
+        let (Sorted { protocol, at, end, port }, located) = match located {
             Ok(located) => located,
-            Err(reason) => {
-                return Err(self.outcome.refuse(reason, About::default(), received, datagram.flow_label, now));
-            }
+            Err(reason) => return Err(self.outcome.refuse(reason, About::default(), received, label, now)),
         };
-        let mut about = About { sa: None, spi, low };
-        let Some(number) = self.number(spi, received) else {
-            return Err(self.outcome.refuse(DropReason::NoSa, about, received, datagram.flow_label, now));
+        let mut about = About { sa: None, spi: located.spi, low: located.low, session: located.flow };
+        let Some(number) = self.number(located.spi, received) else {
+            return Err(self.outcome.refuse(DropReason::NoSa, about, received, label, now));
         };
         let Some(hot) = self.hots.get_mut(number) else { return Err(self.outcome.drop(DropReason::NoSa)) };
         let Some(shape) = self.profiles.shape(hot.profile) else { return Err(self.outcome.drop(DropReason::NoSa)) };
+        if shape.profile.protocol != protocol {
+            return Err(self.outcome.refuse(DropReason::NoSa, about, received, label, now));
+        }
         about.sa = Some(hot.id);
         if port.is_some() != shape.in_udp {
             return Err(self.outcome.drop(DropReason::EncapMismatch));
@@ -330,77 +197,58 @@ impl Receiver {
             self.any_expired = true;
             return Err(self.outcome.drop(DropReason::Expired));
         }
-        let Some(body) = received.get_mut(at..end).filter(|body| shape.form.fits(body.len())) else {
-            return Err(self.outcome.drop(DropReason::Truncated));
+        let Some(body) = received.get_mut(at..end) else { return Err(self.outcome.drop(DropReason::BadIp)) };
+        let arrived = match shape.form.read(body, datagram.version, shape.in_udp) {
+            Ok(arrived) => arrived,
+            Err(reason) => return Err(self.outcome.refuse(reason, about, received, label, now)),
         };
+        about.low = arrived.number as u32;
         // §3.4.3: verify the window before, update it after the ICV.
-        let Some(mut sequence) = hot.fresh(shape.form.esn(), shape.inference_window, low) else {
+        let Some(mut sequence) = hot.fresh(shape, &arrived) else {
             hot.replays += 1;
-            return Err(self.outcome.refuse(DropReason::Replay, about, received, datagram.flow_label, now));
+            return Err(self.outcome.refuse(DropReason::Replay, about, received, label, now));
         };
         let spare = self.settings.spare(hot, shape, body, now);
-        if self.store.open(number, hot, shape, sequence, body).is_err() {
+        if self.store.open(number, hot, shape, sequence, &arrived, body).is_err() {
             hot.failed();
             let tries = self.settings.resync_tries;
-            let found = spare.and_then(|spare| self.store.resynchronise(number, hot, shape, body, &spare, tries, now));
+            let found = spare
+                .and_then(|spare| self.store.resynchronise(number, hot, shape, &arrived, body, &spare, tries, now));
             let Some(found) = found else {
-                return Err(self.outcome.refuse(DropReason::Auth, about, received, datagram.flow_label, now));
+                return Err(self.outcome.refuse(DropReason::Auth, about, received, label, now));
             };
             sequence = found;
             hot.integrity_failed -= 1;
             let event = Event::of(EventKind::Resynchronised, now, hot.id);
-            self.outcome.events.tell(Event { sequence: low, ..event });
+            self.outcome.events.tell(Event { sequence: about.low, ..event });
         }
-        let (next_header, payload) = esp::trailer(shape.form.plaintext(body), shape.check_padding);
-        let is_newest = hot.accept(sequence);
-        if hot.life.account(payload.unwrap_or(0), now) | is_due {
+        let content = shape.form.content(&arrived, body, shape.check_padding);
+        let octets = content.map_or(0, |content| content.octets);
+        let sub_sa = arrived.key.sub_sa();
+        let is_newest = hot.accept(shape, sub_sa, sequence, octets);
+        if hot.life.account(octets, now) | is_due {
             self.any_expired |= hot.look(shape, now, &mut self.outcome.events);
         }
         if let Some(port) = port.filter(|_| is_newest) {
-            hot.follow_peer(shape, received, port, now, &mut self.outcome.events);
+            hot.follow_peer(shape, received, port, sub_sa, now, &mut self.outcome.events);
         }
-        let Some(payload) = payload else { return Err(self.outcome.drop(DropReason::BadPadding)) };
-        (job.sa, job.sequence) = (hot.id, sequence);
-        let inner_at = at + shape.form.front_octets();
+        let content = match content {
+            Ok(content) => content,
+            Err(reason) => {
+                return Err(self.outcome.refuse_authentic(reason, &arrived, about, received, &datagram, at, now));
+            }
+        };
+        (job.sa, job.sequence, job.flow) = (hot.id, sequence, arrived.flow);
         let inside = Payload {
-            next_header,
-            at: start + inner_at,
-            octets: payload,
+            next_header: content.next_header,
+            at: start + at + content.at,
+            octets,
             start,
             head: datagram.upper.at,
             link: datagram.upper.link,
         };
         (job.start, job.len) = self.outcome.release(shape, &datagram, buf, inside, about, now)?;
         Ok(())
-    }
-
-    /// Finds the protocol, its octets and its header.
-    #[inline(always)]
-    fn locate(&self, datagram: &Datagram, received: &[u8]) -> Result<Located, DropReason> {
-        let (mut at, mut end, mut port) = (datagram.upper.at, datagram.octets, None);
-        if datagram.upper.protocol == number::UDP {
-            let body = received.get(at..end).unwrap_or_default();
-            if datagram.offset == 0 {
-                let (source, destination) = udp::ports(body).ok_or(DropReason::NotForUs)?;
-                if !self.ports.iter().any(|(known, _)| *known == destination) {
-                    return Err(DropReason::NotForUs);
-                }
-                port = Some(source);
-            }
-            if datagram.fragment {
-                return Err(DropReason::Fragment);
-            }
-            end = at + udp::content(body)?;
-            at += udp::HEADER;
-        } else {
-            Protocol::by_ip_protocol(datagram.upper.protocol).ok_or(DropReason::NotForUs)?;
-            if datagram.fragment {
-                return Err(DropReason::Fragment);
-            }
-        }
-        let body = received.get(at..end).unwrap_or_default();
-        let (spi, low) = esp::locate(body).ok_or(DropReason::TruncatedHeader)?;
-        Ok(Located { spi, low, at, end, port })
     }
 
     /// Returns the number of the hot state that a packet is for, longest match first (RFC 4303 §3.4.2).
@@ -445,7 +293,7 @@ impl Hot {
 
     /// Looks at the limits, one of which may be reached; returns whether the hard lifetime is over.
     #[cold]
-    fn look(&mut self, shape: &Shape, now: u64, events: &mut EventQueue) -> bool {
+    pub(super) fn look(&mut self, shape: &Shape, now: u64, events: &mut EventQueue) -> bool {
         let whose = self.whose(&shape.profile);
         self.life.look(&whose, u64::MAX, now, events);
         self.life.expired
@@ -453,38 +301,45 @@ impl Hot {
 
     /// Returns the full number of a received low half, none if there is none.
     #[inline(always)]
-    fn full(&self, esn: bool, inference_window: u32, low: u32) -> Option<u64> {
+    pub(super) fn full(&self, esn: bool, inference_window: u32, low: u32) -> Option<u64> {
         if esn { infer_esn(self.top, inference_window, low) } else { Some(low.into()) }
     }
 
-    /// The same, none also if it is not fresh.
+    /// Says whether the SA's own window takes a number.
     #[inline(always)]
-    fn fresh(&self, esn: bool, inference_window: u32, low: u32) -> Option<u64> {
-        let sequence = self.full(esn, inference_window, low)?;
-        let window = self.window.as_ref();
-        window.is_none_or(|window| window.check(self.top, sequence).is_fresh()).then_some(sequence)
+    pub(super) fn is_fresh(&self, sequence: u64) -> bool {
+        self.window.as_ref().is_none_or(|window| window.check(self.top, sequence).is_fresh())
     }
 
-    /// Does over what was read of a packet that is not simply the next, as others may have come in between; none if it
-    /// is not fresh.
-    #[inline(never)]
-    fn read_again(&self, usual: &Usual, read: &mut Read) -> Option<()> {
-        read.sequence = self.fresh(usual.esn, usual.inference_window, read.low)?;
-        let numbers = Numbers { spi: self.spi, sequence: read.sequence, salt: self.salt };
-        read.input = usual.form.usual_input(numbers, read.iv);
-        Some(())
+    /// Returns the full number of a packet, none if it can have none or is not fresh.
+    #[inline(always)]
+    fn fresh(&self, shape: &Shape, arrived: &Arrived) -> Option<u64> {
+        let sequence = match shape.numbering {
+            Numbering::Short => arrived.number,
+            Numbering::Extended => infer_esn(self.top, shape.inference_window, arrived.number as u32)?,
+            Numbering::Whole => Some(arrived.number).filter(|number| *number != 0)?,
+            Numbering::None => return Some(0),
+        };
+        let is_fresh = match arrived.key.sub_sa() {
+            None => self.is_fresh(sequence),
+            Some(id) => self.is_fresh_in(shape, id, sequence),
+        };
+        is_fresh.then_some(sequence)
     }
 
     #[cold]
-    fn failed(&mut self) {
+    pub(super) fn failed(&mut self) {
         self.integrity_failed += 1;
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
     }
 
-    /// Notes an authentic number; returns whether it is the newest of a replay-protected SA.
+    /// Notes an authentic packet; returns whether it is the newest of a replay-protected SA, or Sub SA.
     #[inline(always)]
-    fn accept(&mut self, sequence: u64) -> bool {
+    fn accept(&mut self, shape: &Shape, sub_sa: Option<u16>, sequence: u64, octets: usize) -> bool {
         self.failures_in_a_row = 0;
+        if let Some(id) = sub_sa {
+            return self.accept_in(shape, id, sequence, octets);
+        }
         let is_newest = sequence > self.top;
         match &mut self.window {
             Some(window) => {
@@ -500,19 +355,32 @@ impl Hot {
 
     /// RFC 7296 §2.23: only the newest packet of a replay-protected SA says where the peer is.
     #[inline(never)]
-    fn follow_peer(&mut self, shape: &Shape, received: &[u8], port: u16, now: u64, events: &mut EventQueue) {
+    fn follow_peer(
+        &mut self,
+        shape: &Shape,
+        received: &[u8],
+        port: u16,
+        sub_sa: Option<u16>,
+        now: u64,
+        events: &mut EventQueue,
+    ) {
         let Some((source, _)) = ip::addresses(received) else { return };
         let at = (source, port);
         let (outer, encapsulation) = (shape.profile.outer, shape.profile.encapsulation);
-        let told = outer.zip(encapsulation).map(|(outer, udp)| (outer.remote, udp.remote_port));
-        let expected = self.peer.as_deref().copied().or(told);
-        if expected == Some(at) {
+        let session = sub_sa.unwrap_or(0);
+        let told = outer.zip(encapsulation).map(|(outer, udp)| {
+            // draft-ietf-ipsecme-eesp-03 §6: a Sub SA's own port is learnt from its first authentic packet.
+            (outer.remote, if session == 0 { udp.remote_port } else { port })
+        });
+        let peer = self.peer_of(sub_sa);
+        let expected = peer.as_deref().copied().or(told);
+        if sub_sa.is_none() && expected == Some(at) {
             return;
         }
-        self.peer = Some(Box::new(at));
-        if expected.is_some() {
+        *peer = Some(Box::new(at));
+        if expected.is_some_and(|expected| expected != at) {
             let event = Event::of(EventKind::PeerMoved, now, self.id);
-            events.tell(Event { address: Some(source), port, ..event });
+            events.tell(Event { address: Some(source), port, session, ..event });
         }
     }
 }
@@ -536,8 +404,12 @@ impl Store {
         hot: &mut Hot,
         shape: &Shape,
         sequence: u64,
+        arrived: &Arrived,
         body: &mut [u8],
     ) -> Result<(), OpenError> {
+        if arrived.key != KeyOf::Sa {
+            return self.open_derived(number, hot, shape, sequence, arrived, body);
+        }
         let context = match self.contexts.get(hot.context_slot, number) {
             Some(context) => context,
             None => {
@@ -545,7 +417,32 @@ impl Store {
                 self.contexts.get(hot.context_slot, number).ok_or(OpenError)?
             }
         };
-        shape.form.open(context, Numbers { spi: hot.spi, sequence, salt: hot.salt }, body)
+        shape.form.open(context, Numbers { spi: hot.spi, sequence, salt: hot.salt }, arrived, body)
+    }
+
+    /// The same with a key that is derived, and kept if the ICV holds.
+    #[inline(never)]
+    fn open_derived(
+        &mut self,
+        number: u32,
+        hot: &Hot,
+        shape: &Shape,
+        sequence: u64,
+        arrived: &Arrived,
+        body: &mut [u8],
+    ) -> Result<(), OpenError> {
+        let open = |derived: &Derived, body: &mut [u8]| {
+            let numbers = Numbers { spi: hot.spi, sequence, salt: derived.salt };
+            shape.form.open(&derived.context, numbers, arrived, body)
+        };
+        if let Some(derived) = self.derived.get(number, arrived.key) {
+            return open(derived, body);
+        }
+        let root = self.extra(hot.id).map(Extra::key).ok_or(OpenError)?;
+        let derived = derive(self.provider, &shape.profile, root, arrived.key).ok_or(OpenError)?;
+        open(&derived, body)?;
+        self.derived.insert(number, arrived.key, derived);
+        Ok(())
     }
 
     /// Looks for the high half further on, after many failures in a row (RFC 4303 appendix A3).
@@ -556,40 +453,17 @@ impl Store {
         number: u32,
         hot: &mut Hot,
         shape: &Shape,
+        arrived: &Arrived,
         body: &mut [u8],
         spare: &[u8],
         tries: u32,
         now: u64,
     ) -> Option<u64> {
         hot.resync_second = now / SECOND + 1;
-        let (_, low) = esp::locate(spare)?;
         let high = (hot.top >> 32) + 1;
-        (high..=u32::MAX.into()).take(tries as usize).map(|high| high << 32 | u64::from(low)).find(|candidate| {
+        (high..=u32::MAX.into()).take(tries as usize).map(|high| high << 32 | arrived.number).find(|candidate| {
             body.copy_from_slice(spare);
-            self.open(number, hot, shape, *candidate, body).is_ok()
+            self.open(number, hot, shape, *candidate, arrived, body).is_ok()
         })
     }
-}
-
-/// Returns the SPI of a packet of the usual form; that of another may be anything.
-#[inline(always)]
-fn likely_spi(packet: &[u8]) -> u32 {
-    let Some(head) = packet.first_chunk::<24>() else { return 0 };
-    if (head[0] != 0x45) | (head[9] != esp::IP_PROTOCOL) {
-        return unlikely_spi(packet);
-    }
-    u32::from_be_bytes([head[20], head[21], head[22], head[23]])
-}
-
-/// The same for options, IPv6 without extension headers, and UDP.
-#[inline(never)]
-fn unlikely_spi(packet: &[u8]) -> u32 {
-    let (at, protocol) = match packet.first_chunk::<IPV4_HEADER>() {
-        Some(head) if head[0] >> 4 == 4 => (4 * usize::from(head[0] & 15), head[9]),
-        Some(head) => (IPV6_HEADER, head[6]),
-        None => return 0,
-    };
-    let at = at + if protocol == number::UDP { udp::HEADER } else { 0 };
-    let spi = packet.get(at..at + 4).and_then(|octets| octets.first_chunk::<4>());
-    spi.map_or(0, |octets| u32::from_be_bytes(*octets))
 }

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::{Outcome, Shape};
+use super::Outcome;
+use super::shape::Shape;
 use crate::ecn::Alarm;
 use crate::events::{Event, EventKind, is_auditable};
+use crate::form::Arrived;
 use crate::ip::{self, Datagram, number};
-use crate::modes::{self, Arrived, Payload, inner_length};
+use crate::modes::{self, Payload, inner_length};
+use crate::profile::Mode;
 use crate::selectors::Way;
 use crate::verdict::DropReason;
 
@@ -16,6 +19,7 @@ pub(super) struct About {
     pub(super) sa: Option<u64>,
     pub(super) spi: u32,
     pub(super) low: u32,
+    pub(super) session: u16,
 }
 
 impl Outcome {
@@ -41,6 +45,38 @@ impl Outcome {
         self.drops.count(reason)
     }
 
+    /// Counts a drop of a packet whose ICV has held, and tells what its SA's owner has to know.
+    #[cold]
+    #[allow(clippy::too_many_arguments, reason = "it is the end of one way through a packet")]
+    pub(super) fn refuse_authentic(
+        &mut self,
+        reason: DropReason,
+        arrived: &Arrived,
+        about: About,
+        received: &[u8],
+        datagram: &Datagram,
+        at: usize,
+        now: u64,
+    ) -> DropReason {
+        let event = |kind| Event { sa: about.sa, ..Event::new(kind, now) };
+        if arrived.broken == Some(reason) {
+            let session = about.session;
+            self.events.tell(Event { reason: Some(reason), session, ..event(EventKind::TearDown) });
+        }
+        let ends = ip::addresses(received);
+        if let (DropReason::UnknownOption, Some((kind, option_at)), Some((source, destination))) =
+            (reason, arrived.option, ends)
+        {
+            // Of four actions one asks for an ICMP message, another but for multicast (WESPv2 §2.2.2).
+            if kind >> 6 == 2 || (kind >> 6 == 3 && !destination.is_multicast()) {
+                let (source, destination) = (Some(source), Some(destination));
+                let pointer = (at + option_at) as u16;
+                self.events.tell(Event { source, destination, pointer, ..event(EventKind::UnknownOption) });
+            }
+        }
+        self.refuse(reason, about, received, datagram.flow_label, now)
+    }
+
     pub(super) fn tell_audit(
         &mut self,
         reason: DropReason,
@@ -54,6 +90,7 @@ impl Outcome {
             reason: Some(reason),
             spi: about.spi,
             sequence: about.low,
+            session: about.session,
             source: ends.map(|(source, _)| source),
             destination: ends.map(|(_, destination)| destination),
             flow_label,
@@ -65,7 +102,7 @@ impl Outcome {
     #[inline(always)]
     pub(super) fn release_tunnel(
         &mut self,
-        arrived: Arrived,
+        arrived: modes::Arrived,
         sa: u64,
         next_header: u8,
         inner: &mut [u8],
@@ -107,10 +144,15 @@ impl Outcome {
         let ends = buf.get(payload.start..).and_then(ip::addresses);
         let (start, len) = if shape.is_tunnel {
             let inner = buf.get_mut(payload.at..payload.at + payload.octets).unwrap_or_default();
-            let arrived = Arrived { traffic_class: datagram.traffic_class, take_dscp: shape.take_dscp };
+            let arrived = modes::Arrived { traffic_class: datagram.traffic_class, take_dscp: shape.take_dscp };
             (payload.at, self.release_tunnel(arrived, about.sa.unwrap_or(0), payload.next_header, inner, now)?)
         } else if payload.next_header == number::NO_NEXT_HEADER {
             return Err(self.drop(DropReason::Dummy));
+        } else if shape.profile.mode == Mode::Iptfs {
+            if payload.next_header != number::AGGFRAG {
+                return Err(self.drop(DropReason::BadInner));
+            }
+            (payload.at, payload.octets)
         } else {
             let profile = &shape.profile;
             modes::release(profile.mode, datagram, buf, payload, profile.inner.as_ref())

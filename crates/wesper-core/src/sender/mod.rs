@@ -4,6 +4,10 @@
 
 mod protect;
 mod route;
+mod seal;
+mod shape;
+mod sub_sas;
+mod usual;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,15 +17,18 @@ use aes::cipher::KeyInit;
 
 use crate::aead::{Context, Provider};
 use crate::batch::Drops;
-use crate::esp::{Form, Iv};
+use crate::derived::DerivedKeys;
+use crate::esp::Iv;
 use crate::events::{Event, EventKind, EventQueue};
+use crate::flow_identifier::FlowKey;
+use crate::form::Form;
 use crate::hot::{ContextCache, Extra, Extras};
-use crate::ip::{IPV4_HEADER, IPV6_HEADER, number};
+use crate::ip::{IPV4_HEADER, IPV6_HEADER};
 use crate::life::{FIXED_IV, HAS_EXTRA, KEY_OCTETS, Life, SOFT_TOLD, Whose, whole_seconds};
 pub use crate::modes::HEADROOM;
-use crate::modes::Template;
-use crate::profile::{Fragmentation, InstallError, MTU_AGE, Mode, Options, Profile, SECOND, Sa, SaState};
+use crate::profile::{InstallError, MTU_AGE, Mode, Options, Profile, SECOND, Sa, SaState, SubSaState};
 use crate::profiles::Profiles;
+use crate::protocol::Protocol;
 use crate::replay::infer_esn;
 use crate::rows::Row;
 use crate::sad::Outbound;
@@ -31,7 +38,10 @@ use crate::slab::Slab;
 use crate::spd::{Found, NotIp, Policies, Policy};
 use crate::udp;
 use crate::verdict::{CODES, DropReason};
+pub use protect::Besides;
 pub use route::Route;
+use shape::Shape;
+use sub_sas::{More, SubSa};
 
 /// First id of outbound SAs.
 pub const OUTBOUND_IDS: u64 = 1 << 40;
@@ -50,6 +60,8 @@ pub struct Sealed {
     pub len: usize,
     /// Full sequence number.
     pub sequence: u64,
+    /// What its flow is called.
+    pub flow: u64,
 }
 
 /// A packet that is not sent.
@@ -59,73 +71,6 @@ pub struct Dropped {
     pub reason: DropReason,
     /// With [`DropReason::OutTooBig`], the largest inner packet.
     pub mtu: usize,
-}
-
-/// What the usual packet's path reads of a profile, worked out once.
-struct Usual {
-    form: Form,
-    /// Octets in front of the payload.
-    front: usize,
-    icv: usize,
-    template: Template,
-    pad_to: usize,
-}
-
-/// What any packet's path reads of a profile, worked out once.
-struct Shape {
-    /// None where no packet is usual.
-    usual: Option<Usual>,
-    profile: Arc<Profile>,
-    form: Form,
-    /// Tunnel mode's outer header.
-    template: Option<Template>,
-    /// Octets of UDP header, 8 or 0.
-    udp: usize,
-    pad_to: usize,
-    cut_after: bool,
-}
-
-impl Shape {
-    fn new(profile: &Arc<Profile>) -> Self {
-        let udp = if profile.encapsulation.is_some() { udp::HEADER } else { 0 };
-        let protocol = if udp == 0 { profile.protocol.ip_protocol() } else { number::UDP };
-        let template = match (profile.mode, &profile.outer) {
-            (Mode::Tunnel, Some(outer)) => Some(Template::new(outer, protocol)),
-            _ => None,
-        };
-        let form = Form::new(profile.cipher(), profile.esn);
-        let pad_to = profile.pad_to.into();
-        let usual = template.filter(|_| udp == 0 && form.is_usual()).map(|template| Usual {
-            template,
-            form,
-            front: template.len() + form.front_octets(),
-            icv: form.icv_octets(),
-            pad_to,
-        });
-        Self {
-            usual,
-            form,
-            template,
-            udp,
-            pad_to,
-            cut_after: profile.fragmentation == Fragmentation::After,
-            profile: Arc::clone(profile),
-        }
-    }
-
-    /// Octets of payload that an IP packet of `mtu` octets leaves behind an IP header of `head`.
-    fn room(&self, head: usize, mtu: u16) -> usize {
-        self.form.inner_mtu(i64::from(mtu) - (head + self.udp) as i64)
-    }
-
-    /// The room in tunnel mode, where all packets' heads are alike.
-    fn tunnel_room(&self, mtu: u16) -> u32 {
-        self.template.as_ref().map_or(0, |template| self.room(template.len(), mtu)) as u32
-    }
-
-    fn tunnel_front(&self) -> usize {
-        self.template.as_ref().map_or(HEADROOM, |template| template.len() + self.udp + self.form.front_octets())
-    }
 }
 
 /// The state of an SA that has been used: two cache lines.
@@ -150,6 +95,8 @@ struct Hot {
     row: u32,
     /// When a learnt MTU is forgotten; 0: the MTU is the profile's.
     mtu_until: u64,
+    /// What few SAs have.
+    more: Option<Box<More>>,
 }
 
 const _: () = assert!(size_of::<Hot>() <= 128);
@@ -199,6 +146,7 @@ struct Store {
     table: Outbound,
     extras: Extras,
     contexts: ContextCache,
+    derived: DerivedKeys,
     provider: Provider,
     iv_cipher: Aes128,
 }
@@ -214,6 +162,7 @@ impl Sender {
                 table: Outbound::new(),
                 extras: Extras::default(),
                 contexts: ContextCache::new(options.contexts),
+                derived: DerivedKeys::new(options.derived_keys),
                 provider: options.provider,
                 iv_cipher: Aes128::new(&options.iv_key.into()),
             },
@@ -287,6 +236,7 @@ impl Sender {
         }
         if let Some(hot) = self.hots.remove(entry.hot) {
             self.store.contexts.release(hot.context_slot, entry.hot);
+            self.store.derived.forget(entry.hot);
         }
         true
     }
@@ -303,10 +253,25 @@ impl Sender {
             mtu,
         };
         if let Some(hot) = self.hots.get(entry.hot) {
-            return Some(state(hot.sequence, &hot.life, hot.mtu));
+            return Some(state(hot.top(), &hot.life, hot.mtu));
         }
         let row = self.store.table.row(entry.row())?;
         Some(state(row.seq, &Life::default(), self.profiles.profile(row.profile)?.mtu))
+    }
+
+    /// Returns what a Sub SA has lived through, 0 that of an SA without; outer none: no such SA.
+    pub fn sub_sa_state(&self, sa: u64, id: u16) -> Option<Option<SubSaState>> {
+        let state = self.state(sa)?;
+        if !self.profile(sa)?.has_sub_sas() {
+            let SaState { sequence, packets, octets, .. } = state;
+            return Some((id == 0).then_some(SubSaState { sequence, packets, octets }));
+        }
+        let found = self.entry(sa).and_then(|entry| self.hots.get(entry.hot)).and_then(|hot| hot.sub_sa(id));
+        Some(found.map(|SubSa { sequence, packets, octets }| SubSaState {
+            sequence: *sequence,
+            packets: *packets,
+            octets: *octets,
+        }))
     }
 
     /// Returns an SA's profile; none if there is no such SA.
@@ -440,7 +405,7 @@ impl Sender {
             let there = profile.is_some_and(|profile| profile.outer.is_none_or(|outer| outer.remote == remote));
             hot.spi == spi && hot.life.packets > 0 && there
         };
-        let mut found: Vec<_> = self.hots.iter().filter(is_it).map(|hot| (hot.id, hot.sequence)).collect();
+        let mut found: Vec<_> = self.hots.iter().filter(is_it).map(|hot| (hot.id, hot.top())).collect();
         found.sort_unstable();
         found
     }
@@ -477,6 +442,10 @@ impl Sender {
     fn warm(&mut self, sa: u64, entry: Entry) -> Option<u32> {
         let row = self.store.table.row(entry.row())?;
         let shape = self.profiles.shape(row.profile)?;
+        let flow_key = shape.form.flow_policy().filter(|policy| policy.needs_key()).map(|_| {
+            let key = row.key.get(..(row.flags & KEY_OCTETS) as usize).unwrap_or_default();
+            FlowKey::new(key, self.store.extras.get(entry.row()).map(Extra::key).unwrap_or_default())
+        });
         let mut hot = Hot {
             life: Life::of(row),
             sequence: row.seq,
@@ -489,6 +458,7 @@ impl Sender {
             has_other_iv: shape.form.iv() == Iv::Block || row.flags & FIXED_IV != 0,
             id: sa,
             row: entry.row(),
+            more: flow_key.map(|flow_key| Box::new(More { flow_key: Some(flow_key), ..More::default() })),
             ..Hot::default()
         };
         hot.refresh(shape);
@@ -501,34 +471,33 @@ impl Sender {
 /// Expands the key of a row.
 pub(crate) fn expand(provider: Provider, profile: &Profile, row: &Row, extra: Option<&Extra>) -> Option<Context> {
     let key = row.key.get(..(row.flags & KEY_OCTETS) as usize)?;
-    let auth_key = extra.map(Extra::auth_key).unwrap_or_default();
+    let auth_key = extra.map(Extra::key).unwrap_or_default();
     Context::new(provider, profile.cipher(), key, auth_key).ok()
 }
 
 /// Makes the row of an SA, its profile's number apart, and what has no place in it.
 pub(crate) fn row_of(profile: &Profile, sa: &Sa<'_>, now: u64) -> Result<(Row, Option<Extra>), InstallError> {
     match (profile.mode, profile.outer, profile.inner) {
-        (Mode::Tunnel | Mode::Beet, None, _) => return Err(InstallError::Profile("outer addresses")),
+        (Mode::Tunnel | Mode::Beet | Mode::Iptfs, None, _) => return Err(InstallError::Profile("outer addresses")),
         (Mode::Beet, _, None) => return Err(InstallError::Profile("the inner pair of BEET mode")),
         _ => (),
     }
     let suite = profile.cipher();
-    let good = suite.takes_key_octets(sa.key.len())
-        && sa.salt.len() == suite.salt_octets
-        && sa.auth_key.len() == suite.auth_key_octets();
-    if !good {
+    if !profile.takes_keys(sa.key.len(), sa.salt.len(), sa.auth_key.len()) {
         return Err(InstallError::KeyLength { suite: suite.name });
     }
     let mut row = Row { spi: sa.spi, installed_s: whole_seconds(now), seq: sa.sequence, ..Row::EMPTY };
-    row.flags = sa.key.len() as u32;
-    copy(&mut row.key, sa.key);
+    // What keys are derived from may be longer than a key.
+    let (key, further) = if profile.derives_keys() { (&[][..], sa.key) } else { (sa.key, sa.auth_key) };
+    row.flags = key.len() as u32;
+    copy(&mut row.key, key);
     copy(&mut row.salt, sa.salt);
     // An IV that is not sent can not be fixed either.
     let fixed_iv = sa.iv.filter(|_| suite.iv_octets != 0);
-    if sa.auth_key.is_empty() && fixed_iv.is_none() {
+    if further.is_empty() && fixed_iv.is_none() {
         return Ok((row, None));
     }
-    let mut extra = Extra::new(sa.auth_key).ok_or(InstallError::KeyLength { suite: suite.name })?;
+    let mut extra = Extra::new(further).ok_or(InstallError::KeyLength { suite: suite.name })?;
     row.flags |= HAS_EXTRA;
     if let Some(iv) = fixed_iv {
         let mut block = [0; 16];
@@ -555,7 +524,7 @@ pub(crate) fn rows_of<'a>(
     Ok(spis
         .iter()
         .zip(keys.chunks_exact(octets.max(1)))
-        .map(move |(spi, material)| row_of(profile, &Sa::from_material(suite, *spi, material).ok_or(wrong)?, now)))
+        .map(move |(spi, material)| row_of(profile, &Sa::from_material(profile, *spi, material).ok_or(wrong)?, now)))
 }
 
 fn copy(place: &mut [u8], octets: &[u8]) {
@@ -567,7 +536,7 @@ fn copy(place: &mut [u8], octets: &[u8]) {
 /// Returns the full number that a receiver of this profile takes a low half for.
 pub(crate) fn infer(profile: &Profile, top: u64, low: u32) -> Option<u64> {
     let window = if profile.window == 0 { INFERENCE_WINDOW } else { profile.window };
-    if profile.esn { infer_esn(top, window, low) } else { Some(low.into()) }
+    if profile.esn && profile.protocol != Protocol::Eesp { infer_esn(top, window, low) } else { Some(low.into()) }
 }
 
 /// Returns the largest inner packet for a path's MTU.
@@ -577,9 +546,10 @@ pub(crate) fn inner_mtu(profile: &Profile, form: &Form, mtu: u16) -> usize {
     let header = |is_ipv6| if is_ipv6 { IPV6_HEADER } else { IPV4_HEADER };
     let head = header(profile.outer.is_some_and(|outer| outer.local.is_ipv6()));
     let udp = if profile.encapsulation.is_some() { udp::HEADER } else { 0 };
-    let inside = form.inner_mtu(i64::from(mtu) - (head + udp) as i64);
+    let version = if head == IPV6_HEADER { 6 } else { 4 };
+    let inside = form.payload_room(version, udp != 0, i64::from(mtu) - (head + udp) as i64);
     match (profile.mode, profile.inner) {
-        (Mode::Tunnel, _) => inside,
+        (Mode::Tunnel | Mode::Iptfs, _) => inside,
         (Mode::Beet, Some(inner)) => inside + header(inner.local.is_ipv6()),
         _ => inside + head,
     }

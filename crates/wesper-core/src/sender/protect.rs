@@ -1,48 +1,43 @@
 //! A packet's way out (RFC 4303 §3.3): in place, the usual case in one straight line.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
-use aes::cipher::BlockCipherEncrypt;
-
-use super::{Dropped, HEADROOM, Hot, Sealed, Sender, Shape, Store, TAILROOM, expand};
-use crate::batch::{GROUP, Ids, Job, Output, Results, packet};
-use crate::esp::{Form, Input, Numbers};
+use super::seal::Content;
+use super::shape::{Named, Shape};
+use super::usual::Framed;
+use super::{Dropped, HEADROOM, Hot, Sealed, Sender, TAILROOM};
+use crate::batch::{GROUP, Ids, Job, Marks, Output, Results, packet};
 use crate::events::{Event, EventKind, EventQueue};
 use crate::ip::{self, IPV4_HEADER, IPV6_HEADER, number};
-use crate::modes::{self, DF, Enclosed, Taken, outer_identification};
-use crate::profile::UdpEncapsulation;
+use crate::modes::{self, DF, Enclosed, Taken, outer_identification, sub_sa_identification};
+use crate::profile::{Mode, Profile, UdpEncapsulation};
 use crate::udp;
 use crate::verdict::DropReason;
 
-/// What sealing a packet needs that is neither in it nor in its job.
-#[derive(Clone, Copy)]
-struct Framed {
-    input: Input,
-    /// Where the expanded key is.
-    slot: u32,
-    /// Octets before and behind the ciphertext.
-    front: u16,
-    icv: u16,
-}
-
-impl Framed {
-    const NONE: Self = Self { input: Input::EMPTY, slot: 0, front: 0, icv: 0 };
+/// What comes with a packet besides its octets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Besides<'a> {
+    /// Octets to append, tunnel mode only.
+    pub tfc: &'a [u8],
+    /// What flows are named by if the SA's policy says so.
+    pub mark: u32,
 }
 
 /// What a tunnel carries, and what its outer header takes from it.
 #[derive(Clone, Copy)]
-struct Inside {
-    octets: usize,
-    next_header: u8,
-    taken: Taken,
+pub(super) struct Inside {
+    pub(super) octets: usize,
+    pub(super) next_header: u8,
+    pub(super) taken: Taken,
     /// May grow by the profile's traffic-flow padding, or be cut after protection.
-    is_packet: bool,
+    pub(super) is_packet: bool,
 }
 
 impl Inside {
     /// Reads the first header of a packet; none if it is not IP or its lengths contradict each other.
     #[inline(always)]
-    fn of(packet: &[u8]) -> Option<Self> {
+    pub(super) fn of(packet: &[u8]) -> Option<Self> {
         let head = packet.first_chunk::<IPV4_HEADER>()?;
         let inside = if head[0] >> 4 == 4 {
             let octets = usize::from(u16::from_be_bytes([head[2], head[3]]));
@@ -64,9 +59,9 @@ impl Inside {
         (inside.octets <= packet.len()).then_some(inside)
     }
 
-    /// A packet that the peer throws away (RFC 4303 §2.6).
-    fn dummy(octets: usize) -> Self {
-        Self { octets, next_header: number::NO_NEXT_HEADER, taken: Taken::default(), is_packet: false }
+    /// Octets that are no packet: one that the peer throws away (RFC 4303 §2.6), an AGGFRAG payload.
+    fn opaque(octets: usize, next_header: u8) -> Self {
+        Self { octets, next_header, taken: Taken::default(), is_packet: false }
     }
 }
 
@@ -87,27 +82,28 @@ impl Sender {
         len: usize,
         now: u64,
     ) -> Result<Sealed, Dropped> {
-        self.encapsulate_padded(sa, buf, start, len, &[], now)
+        self.encapsulate_with(sa, buf, start, len, Besides::default(), now)
     }
 
-    /// Protects one packet with octets appended, tunnel mode only; they need free room as well.
+    /// Protects one packet with what comes besides; octets that are appended need free room as well.
     #[inline]
-    pub fn encapsulate_padded(
+    pub fn encapsulate_with(
         &mut self,
         sa: u64,
         buf: &mut [u8],
         start: usize,
         len: usize,
-        tfc: &[u8],
+        besides: Besides<'_>,
         now: u64,
     ) -> Result<Sealed, Dropped> {
         let Some(number) = self.hot_number(sa) else { return Err(self.refuse(DropReason::OutNoSa)) };
         let mut job = Job::new(sa, start, len);
-        self.protect(number, buf, &mut job, tfc, now)?;
-        Ok(Sealed { start: job.start, len: job.len, sequence: job.sequence })
+        self.protect(number, buf, &mut job, besides, now)?;
+        Ok(Sealed { start: job.start, len: job.len, sequence: job.sequence, flow: job.flow })
     }
 
-    /// Makes a packet that the peer throws away (RFC 4303 §2.6), tunnel mode only.
+    /// Makes a packet that the peer throws away (RFC 4303 §2.6): in tunnel mode; with EESP wherever the format has a Next
+    /// Header and the profile outer addresses.
     ///
     /// buf: the payload, any octets, stands at `start..start + len`; free octets as in [`Self::encapsulate`].
     pub fn dummy(&mut self, sa: u64, buf: &mut [u8], start: usize, len: usize, now: u64) -> Result<Sealed, Dropped> {
@@ -116,8 +112,9 @@ impl Sender {
             return Err(self.too_big(0));
         }
         let mut job = Job::new(sa, start, len);
-        self.tunnel(number, buf, &mut job, Inside::dummy(len), &[], now)?;
-        Ok(Sealed { start: job.start, len: job.len, sequence: job.sequence })
+        let inside = Inside::opaque(len, number::NO_NEXT_HEADER);
+        self.tunnel(number, buf, &mut job, inside, Besides::default(), now)?;
+        Ok(Sealed { start: job.start, len: job.len, sequence: job.sequence, flow: job.flow })
     }
 
     /// Protects packets in place, in order; each job is told what became of it. They must not overlap.
@@ -143,22 +140,12 @@ impl Sender {
                 let done = if number == 0 {
                     Err(self.refuse(DropReason::OutNoSa))
                 } else {
-                    self.protect_any(number, buf, job, &[], now)
+                    let besides = Besides { mark: job.flow as u32, ..Besides::default() };
+                    self.protect_any(number, buf, job, besides, now)
                 };
                 job.end(done.map_err(|dropped| dropped.reason));
             }
             self.seal_framed(jobs, &framed, sealed, buf);
-        }
-    }
-
-    /// Seals the jobs from `first` on, which [`Self::frame_usual`] has framed.
-    #[inline(always)]
-    fn seal_framed(&mut self, jobs: &mut [Job], framed: &[Framed; GROUP], first: usize, buf: &mut [u8]) {
-        for (job, framed) in jobs.iter_mut().zip(framed).skip(first) {
-            if self.seal_usual(framed, job, buf).is_none() {
-                // Lengths and keys of installed SAs fit, so it does not come to this.
-                job.end(Err(self.refuse(DropReason::OutMode).reason));
-            }
         }
     }
 
@@ -168,6 +155,7 @@ impl Sender {
     pub fn encapsulate_many(
         &mut self,
         ids: Ids<'_>,
+        marks: Marks<'_>,
         data: &[u8],
         offsets: &[u64],
         now: u64,
@@ -180,7 +168,8 @@ impl Sender {
             let group = first..packets.min(first + GROUP);
             self.look_up(group.clone().map(|index| ids.get(index)), &mut numbers);
             for (index, number) in group.zip(numbers) {
-                match self.protect_at_end(number, packet(data, offsets, index), &mut results.output, now) {
+                let besides = Besides { mark: marks.get(index), ..Besides::default() };
+                match self.protect_at_end(number, packet(data, offsets, index), besides, &mut results.output, now) {
                     Ok((octets, sequence)) => results.delivered(octets, ids.get(index), sequence),
                     Err(dropped) => results.dropped(dropped.reason),
                 }
@@ -195,6 +184,7 @@ impl Sender {
         &mut self,
         number: u32,
         packet: &[u8],
+        besides: Besides<'_>,
         output: &mut Output,
         now: u64,
     ) -> Result<(usize, u64), Dropped> {
@@ -208,7 +198,7 @@ impl Sender {
             place.copy_from_slice(packet);
         }
         let mut job = Job::new(0, start, packet.len());
-        self.protect(number, buf, &mut job, &[], now)?;
+        self.protect(number, buf, &mut job, besides, now)?;
         if job.start != end {
             buf.copy_within(job.start..job.start + job.len, end);
         }
@@ -229,73 +219,24 @@ impl Sender {
     }
 
     #[inline(always)]
-    fn protect(&mut self, number: u32, buf: &mut [u8], job: &mut Job, tfc: &[u8], now: u64) -> Result<(), Dropped> {
-        let done = if tfc.is_empty() { self.protect_usual(number, buf, job, now) } else { None };
+    fn protect(
+        &mut self,
+        number: u32,
+        buf: &mut [u8],
+        job: &mut Job,
+        besides: Besides<'_>,
+        now: u64,
+    ) -> Result<(), Dropped> {
+        let done = if besides.tfc.is_empty() { self.protect_usual(number, buf, job, now) } else { None };
         match done {
             Some(()) => Ok(()),
-            None => self.protect_any(number, buf, job, tfc, now),
+            None => self.protect_any(number, buf, job, besides, now),
         }
-    }
-
-    /// The usual packet, and nothing that needs a decision: none, and nothing done, if it is not.
-    #[inline(always)]
-    fn protect_usual(&mut self, number: u32, buf: &mut [u8], job: &mut Job, now: u64) -> Option<()> {
-        let mut framed = Framed::NONE;
-        self.frame_usual(number, buf, job, &mut framed, now)?;
-        self.seal_usual(&framed, job, buf)
-    }
-
-    /// Gives the usual packet its number and all that stands around it but the ICV; none, and nothing done, if it is
-    /// another.
-    ///
-    /// Usual: tunnel mode, no UDP, a suite whose IV is the sequence number, the key expanded, no limit near, and the
-    /// packet neither too large nor to be padded. With [`Self::seal_usual`] this does what [`Self::tunnel`] does.
-    #[inline(always)]
-    fn frame_usual(&mut self, number: u32, buf: &mut [u8], job: &mut Job, place: &mut Framed, now: u64) -> Option<()> {
-        let hot = self.hots.get_mut(number)?;
-        let usual = self.profiles.shape(hot.profile)?.usual.as_ref()?;
-        let inside = Inside::of(buf.get(job.start..)?.get(..job.len)?)?;
-        let payload = inside.octets;
-        let is_simple = (now < hot.life.check_ns())
-            & (payload <= hot.room as usize)
-            & (payload >= usual.pad_to)
-            & (hot.sequence < hot.last)
-            & !hot.has_other_iv;
-        if !is_simple || !self.store.contexts.has(hot.context_slot, number) {
-            return None;
-        }
-        let first = job.start.checked_sub(usual.front)?;
-        let body_octets = Form::usual_body(payload);
-        let octets = usual.front + body_octets + usual.icv;
-        let (front, rest) = buf.get_mut(first..)?.get_mut(..octets)?.split_at_mut_checked(usual.front)?;
-        let body = rest.get_mut(..body_octets)?;
-        let sequence = hot.sequence + 1;
-        usual.template.write(front, octets, inside.taken, outer_identification(sequence, hot.spi));
-        let numbers = Numbers { spi: hot.spi, sequence, salt: hot.salt };
-        Form::frame_usual(numbers, inside.next_header, payload, front.last_chunk_mut()?, body)?;
-        hot.sequence = sequence;
-        (job.start, job.len, job.sequence) = (first, octets, sequence);
-        place.input = usual.form.usual_input(numbers, sequence);
-        place.slot = hot.context_slot;
-        (place.front, place.icv) = (usual.front as u16, usual.icv as u16);
-        if hot.life.account(payload, now) {
-            self.look(number, now);
-        }
-        Some(())
-    }
-
-    /// Seals one packet; none if a length does not fit, which those of an installed SA do.
-    #[inline(always)]
-    fn seal_usual(&self, framed: &Framed, job: &Job, buf: &mut [u8]) -> Option<()> {
-        let context = self.store.contexts.at(framed.slot)?;
-        let packet = buf.get_mut(job.start..)?.get_mut(..job.len)?;
-        let (packet, icv) = packet.split_at_mut_checked(job.len.checked_sub(framed.icv.into())?)?;
-        framed.input.seal(context, packet.get_mut(framed.front.into()..)?, icv).ok()
     }
 
     /// Looks at the limits of an SA, one of which may be reached.
     #[cold]
-    fn look(&mut self, number: u32, now: u64) {
+    pub(super) fn look(&mut self, number: u32, now: u64) {
         let Some(hot) = self.hots.get_mut(number) else { return };
         let Some(shape) = self.profiles.shape(hot.profile) else { return };
         let (whose, until) = (hot.whose(&shape.profile), hot.until());
@@ -309,36 +250,50 @@ impl Sender {
         number: u32,
         buf: &mut [u8],
         job: &mut Job,
-        tfc: &[u8],
+        besides: Besides<'_>,
         now: u64,
     ) -> Result<(), Dropped> {
+        if self.hots.get(number).and_then(|hot| self.profiles.profile(hot.profile)).is_some_and(is_iptfs) {
+            if buf.get(job.start..job.start.saturating_add(job.len)).is_none() {
+                return Err(self.too_big(0));
+            }
+            return self.tunnel(number, buf, job, Inside::opaque(job.len, number::AGGFRAG), besides, now);
+        }
         match Inside::of(buf.get(job.start..job.start.saturating_add(job.len)).unwrap_or_default()) {
-            Some(inside) => self.tunnel(number, buf, job, inside, tfc, now),
+            Some(inside) => self.tunnel(number, buf, job, inside, besides, now),
             None => Err(self.refuse(DropReason::OutBadPacket)),
         }
     }
 
-    /// Tunnel mode; hands on what is not.
+    /// Everything that gets a header from the profile; hands on what brings its own.
     fn tunnel(
         &mut self,
         number: u32,
         buf: &mut [u8],
         job: &mut Job,
         inside: Inside,
-        tfc: &[u8],
+        besides: Besides<'_>,
         now: u64,
     ) -> Result<(), Dropped> {
-        let start = job.start;
+        let (start, tfc) = (job.start, besides.tfc);
         let Some(hot) = self.hots.get_mut(number) else { return Err(self.refuse(DropReason::OutNoSa)) };
         let Some(shape) = self.profiles.shape(hot.profile) else { return Err(self.refuse(DropReason::OutNoSa)) };
-        let Some(template) = &shape.template else { return self.reshape(number, buf, job, inside, tfc, now) };
+        let template = shape.template.as_ref().filter(|_| shape.is_tunnel || !inside.is_packet);
+        let Some(template) = template else { return self.reshape(number, buf, job, inside, besides, now) };
         let is_due = hot.life.is_due(now);
+        if is_due && hot.is_expired(shape, now, &mut self.events) {
+            return Err(self.expired());
+        }
+        let is_dummy = !inside.is_packet && inside.next_header == number::NO_NEXT_HEADER;
+        let takes_tfc = shape.is_tunnel && shape.form.takes_tfc();
+        if (is_dummy && !shape.takes_dummies) || (!tfc.is_empty() && !takes_tfc) {
+            return Err(self.refuse(DropReason::OutMode));
+        }
         if is_due {
-            if hot.is_expired(shape, now, &mut self.events) {
-                return Err(self.expired());
-            }
             hot.age_mtu(shape, now, &mut self.events);
         }
+        let packet = buf.get(start..start + inside.octets).unwrap_or_default();
+        let named = shape.name(hot.flow_key(), packet, inside.is_packet, besides.mark);
         let room = hot.room as usize;
         let mut payload = inside.octets + tfc.len();
         if payload > room {
@@ -354,25 +309,29 @@ impl Sender {
             }
             payload = padded;
         }
-        if hot.sequence >= hot.last {
-            return Err(self.used_up(number, now));
+        let last = hot.last_number(named.sub_sa);
+        if last >= hot.last {
+            return Err(self.used_up(number, last, now));
         }
-        let sequence = hot.sequence + 1;
+        let sequence = last + 1;
         let head = template.len() + shape.udp;
-        let front = head + shape.form.front_octets();
-        let octets = head + shape.form.octets_around(payload);
+        let plan = shape.plan(hot.spi, &named, buf, start, inside, payload, template.version());
+        let (front, octets) = shape.octets(plan.as_ref(), payload);
+        let (front, octets) = (head + front, head + octets);
         let out = start.checked_sub(front).and_then(|first| buf.get_mut(first..first + octets));
         let Some(out) = out else { return Err(self.too_big(0)) };
-        template.write(out, octets, inside.taken, outer_identification(sequence, hot.spi));
+        template.write(out, octets, inside.taken, identification(sequence, hot.spi, &named));
         let Some(frame) = out.get_mut(head..) else { return Err(self.too_big(0)) };
-        if self.store.seal(number, hot, shape, inside.next_header, payload, frame).is_none() {
+        let content = Content { next_header: inside.next_header, payload, named: &named, plan: plan.as_ref() };
+        if self.store.seal(number, hot, shape, sequence, content, frame).is_none() {
             return Err(self.refuse(DropReason::OutMode));
         }
         if let Some(encapsulation) = &shape.profile.encapsulation {
-            wrap(encapsulation, out, template.len());
+            let port = shape.form.source_port(named.flow, encapsulation.local_port);
+            wrap(encapsulation, port, out, template.len());
         }
-        self.any_expired |= hot.account(shape, payload, is_due, now, &mut self.events);
-        (job.start, job.len, job.sequence) = (start - front, octets, sequence);
+        self.any_expired |= hot.account(shape, named.sub_sa, payload, is_due, now, &mut self.events);
+        (job.start, job.len, job.sequence, job.flow) = (start - front, octets, sequence, named.flow);
         Ok(())
     }
 
@@ -384,7 +343,7 @@ impl Sender {
         buf: &mut [u8],
         job: &mut Job,
         inside: Inside,
-        tfc: &[u8],
+        besides: Besides<'_>,
         now: u64,
     ) -> Result<(), Dropped> {
         let start = job.start;
@@ -396,8 +355,9 @@ impl Sender {
         }
         let profile = &*shape.profile;
         let packet = buf.get(start..start + inside.octets).unwrap_or_default();
-        let datagram = ip::parse(packet).filter(|_| inside.is_packet && tfc.is_empty());
+        let datagram = ip::parse(packet).filter(|_| inside.is_packet && besides.tfc.is_empty());
         let Some(datagram) = datagram else { return Err(self.refuse(DropReason::OutMode)) };
+        let named = shape.name(hot.flow_key(), packet, inside.is_packet, besides.mark);
         let enclosed =
             modes::enclose(profile.mode, &datagram, buf, start, profile.outer.as_ref(), profile.inner.as_ref());
         let Enclosed { next_header, payload: payload_at, head } = match enclosed {
@@ -405,41 +365,46 @@ impl Sender {
             Err(reason) => return Err(self.refuse(reason)),
         };
         hot.age_mtu(shape, now, &mut self.events);
-        let room = shape.room(head.len(), hot.mtu);
+        let version = head.version(buf);
+        let room = shape.room(head.len(), version, hot.mtu);
         let payload = start + datagram.octets - payload_at;
         if payload > room {
             let may_cut = shape.cut_after && !datagram.dont_fragment;
-            if !(may_cut && payload <= shape.room(head.len(), u16::MAX)) {
+            if !(may_cut && payload <= shape.room(head.len(), version, u16::MAX)) {
                 return Err(self.too_big((room + datagram.octets).saturating_sub(payload)));
             }
         }
-        if hot.sequence >= hot.last {
-            return Err(self.used_up(number, now));
+        let last = hot.last_number(named.sub_sa);
+        if last >= hot.last {
+            return Err(self.used_up(number, last, now));
         }
-        let sequence = hot.sequence + 1;
+        let sequence = last + 1;
+        let inside = Inside { next_header, ..inside };
+        let plan = shape.plan(hot.spi, &named, buf, start, inside, payload, version);
         let before = head.len() + shape.udp;
-        let front = before + shape.form.front_octets();
-        let octets = before + shape.form.octets_around(payload);
+        let (front, octets) = shape.octets(plan.as_ref(), payload);
+        let (front, octets) = (before + front, before + octets);
         let Some(first) = payload_at.checked_sub(front) else { return Err(self.too_big(0)) };
-        let protocol = if shape.udp == 0 { profile.protocol.ip_protocol() } else { number::UDP };
+        let protocol = if shape.udp == 0 { profile.ip_protocol() } else { number::UDP };
         if head.place(buf, first, first + octets, protocol).is_none() {
             return Err(self.too_big(0));
         }
         let Some(out) = buf.get_mut(first..first + octets) else { return Err(self.too_big(0)) };
         let Some(frame) = out.get_mut(before..) else { return Err(self.too_big(0)) };
-        if self.store.seal(number, hot, shape, next_header, payload, frame).is_none() {
+        let content = Content { next_header, payload, named: &named, plan: plan.as_ref() };
+        if self.store.seal(number, hot, shape, sequence, content, frame).is_none() {
             return Err(self.refuse(DropReason::OutMode));
         }
         if let Some(encapsulation) = &profile.encapsulation {
-            wrap(encapsulation, out, head.len());
+            wrap(encapsulation, shape.form.source_port(named.flow, encapsulation.local_port), out, head.len());
         }
-        self.any_expired |= hot.account(shape, payload, is_due, now, &mut self.events);
-        (job.start, job.len, job.sequence) = (first, octets, sequence);
+        self.any_expired |= hot.account(shape, named.sub_sa, payload, is_due, now, &mut self.events);
+        (job.start, job.len, job.sequence, job.flow) = (first, octets, sequence, named.flow);
         Ok(())
     }
 
     #[cold]
-    fn refuse(&mut self, reason: DropReason) -> Dropped {
+    pub(super) fn refuse(&mut self, reason: DropReason) -> Dropped {
         Dropped { reason: self.drops.count(reason), mtu: 0 }
     }
 
@@ -456,10 +421,10 @@ impl Sender {
 
     /// Drops a packet for which the SA has no number, now or ever.
     #[cold]
-    fn used_up(&mut self, number: u32, now: u64) -> Dropped {
+    fn used_up(&mut self, number: u32, last: u64, now: u64) -> Dropped {
         let Some(hot) = self.hots.get(number) else { return self.refuse(DropReason::OutNoSa) };
         let Some(profile) = self.profiles.profile(hot.profile) else { return self.refuse(DropReason::OutNoSa) };
-        if hot.sequence < profile.last_sequence() {
+        if last < profile.last_sequence() {
             return self.refuse(DropReason::OutNotReserved);
         }
         if self.audit {
@@ -467,7 +432,7 @@ impl Sender {
             self.events.tell(Event {
                 reason: Some(DropReason::OutSequenceOverflow),
                 spi: hot.spi,
-                sequence: hot.sequence as u32,
+                sequence: last as u32,
                 source: outer.map(|outer| outer.local),
                 destination: outer.map(|outer| outer.remote),
                 ..Event::of(EventKind::Audit, now, hot.id)
@@ -487,7 +452,19 @@ impl Hot {
 
     /// Counts a packet that was sent; returns whether its SA has expired with it.
     #[inline(always)]
-    fn account(&mut self, shape: &Shape, payload: usize, is_due: bool, now: u64, events: &mut EventQueue) -> bool {
+    fn account(
+        &mut self,
+        shape: &Shape,
+        sub_sa: Option<u16>,
+        payload: usize,
+        is_due: bool,
+        now: u64,
+        events: &mut EventQueue,
+    ) -> bool {
+        if let Some(sub_sa) = sub_sa.and_then(|id| self.sub_sa_mut(id)) {
+            sub_sa.packets += 1;
+            sub_sa.octets += payload as u64;
+        }
         if self.life.account(payload, now) | is_due {
             let (whose, until) = (self.whose(&shape.profile), self.until());
             self.life.look(&whose, until, now, events);
@@ -496,58 +473,24 @@ impl Hot {
     }
 }
 
-impl Store {
-    /// Gives a packet its number and seals it; none if there is no key, which no installed SA lacks.
-    ///
-    /// frame: from the ESP header to the end of the ICV, the payload in its place.
-    #[inline(always)]
-    fn seal(
-        &mut self,
-        number: u32,
-        hot: &mut Hot,
-        shape: &Shape,
-        next_header: u8,
-        payload: usize,
-        frame: &mut [u8],
-    ) -> Option<()> {
-        let iv = if hot.has_other_iv { self.other_iv(hot) } else { None };
-        hot.sequence += 1;
-        let context = match self.contexts.get(hot.context_slot, number) {
-            Some(context) => context,
-            None => {
-                hot.context_slot = self.expand(number, hot.row, shape)?;
-                self.contexts.get(hot.context_slot, number)?
-            }
-        };
-        let numbers = Numbers { spi: hot.spi, sequence: hot.sequence, salt: hot.salt };
-        shape.form.seal(context, numbers, iv, next_header, payload, frame).ok()
-    }
+fn is_iptfs(profile: &Arc<Profile>) -> bool {
+    profile.mode == Mode::Iptfs
+}
 
-    /// The IV of the next packet of an SA whose IV is not its sequence number.
-    #[cold]
-    fn other_iv(&self, hot: &Hot) -> Option<[u8; 16]> {
-        if let Some(fixed) = self.extras.get(hot.row).and_then(|extra| extra.fixed_iv) {
-            return Some(fixed);
-        }
-        // RFC 3602 §3: unpredictable; a counter under a key of its own is (NIST SP 800-38A appendix C).
-        let mut block = (u128::from(hot.id) << 64 | u128::from(hot.sequence + 1)).to_be_bytes().into();
-        self.iv_cipher.encrypt_block(&mut block);
-        Some(block.into())
-    }
-
-    #[cold]
-    fn expand(&mut self, number: u32, row: u32, shape: &Shape) -> Option<u32> {
-        let context = expand(self.provider, &shape.profile, self.table.row(row)?, self.extras.get(row))?;
-        Some(self.contexts.insert(number, context))
+#[inline(always)]
+fn identification(sequence: u64, spi: u32, named: &Named) -> u16 {
+    match named.sub_sa {
+        None => outer_identification(sequence, spi),
+        Some(id) => sub_sa_identification(sequence, spi, id),
     }
 }
 
 /// Writes a UDP header between IP header and what is sealed.
 #[inline(never)]
-fn wrap(encapsulation: &UdpEncapsulation, packet: &mut [u8], head: usize) {
+fn wrap(encapsulation: &UdpEncapsulation, source_port: u16, packet: &mut [u8], head: usize) {
     let Some((head, datagram)) = packet.split_at_mut_checked(head) else { return };
     let addresses = if head.first().is_some_and(|first| first >> 4 == 4) { head.get(12..20) } else { head.get(8..40) };
-    udp::write(encapsulation, addresses.unwrap_or_default(), datagram);
+    udp::write(encapsulation, source_port, addresses.unwrap_or_default(), datagram);
 }
 
 /// Puts octets and zeros behind a packet; none if the buffer has no room.

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::batch::{Ids, Job};
-use crate::profile::{Df, Lifetime, Outer, UdpEncapsulation};
+use crate::batch::{Ids, Job, Marks};
+use crate::profile::{Df, Fragmentation, Lifetime, Outer, UdpEncapsulation};
 use crate::suite::{SUITES, Suite};
 
 pub(crate) fn sa(suite: &Suite, spi: u32, sequence: u64) -> Sa<'static> {
@@ -244,17 +244,17 @@ proptest! {
             let sealed = one.0.encapsulate(one.1, &mut bufs[0], HEADROOM, packet.len(), now);
             let number = any_way.0.hot_number(any_way.1).expect("installed");
             let mut job = Job::new(0, HEADROOM, packet.len());
-            let done = any_way.0.protect_any(number, &mut bufs[1], &mut job, &[], now);
-            let general = done.map(|()| Sealed { start: job.start, len: job.len, sequence: job.sequence });
+            let done = any_way.0.protect_any(number, &mut bufs[1], &mut job, Besides::default(), now);
+            let general = done.map(|()| Sealed { start: job.start, len: job.len, sequence: job.sequence, flow: job.flow });
             prop_assert_eq!(sealed, general);
             let mut jobs = [Job::new(batch.1, HEADROOM, packet.len()), Job::new(1, 0, 0)];
             batch.0.encapsulate_batch(&mut jobs, &mut bufs[2], now);
             prop_assert_eq!(jobs[0].reason, sealed.err().map(|dropped| dropped.reason));
             prop_assert_eq!(jobs[1].reason, Some(DropReason::OutNoSa));
             batch.0.drops.0[DropReason::OutNoSa as usize] -= 1;
-            let results = many.0.encapsulate_many(Ids::One(many.1), &packet, &[0, packet.len() as u64], now, left);
+            let results = many.0.encapsulate_many(Ids::One(many.1), Marks::One(0), &packet, &[0, packet.len() as u64], now, left);
             match sealed {
-                Ok(Sealed { start, len, sequence }) => {
+                Ok(Sealed { start, len, sequence, .. }) => {
                     let made = &bufs[0][start..start + len];
                     prop_assert_eq!(made, &bufs[1][start..start + len]);
                     prop_assert_eq!(made, &bufs[2][start..start + len]);

@@ -3,14 +3,14 @@
 //! Source: Aumasson and Bernstein, "SipHash: a fast short-input PRF" (2012).
 
 /// A hash that takes whole words of 8 octets, little-endian, and then the rest.
-pub(super) struct SipHash {
+pub(crate) struct SipHash {
     state: [u64; 4],
 }
 
 impl SipHash {
     /// key: both halves little-endian.
     #[inline(always)]
-    pub(super) fn new(key: &[u8; 16]) -> Self {
+    pub(crate) fn new(key: &[u8; 16]) -> Self {
         let key = u128::from_le_bytes(*key);
         let (k0, k1) = (key as u64, (key >> 64) as u64);
         let state = [
@@ -24,7 +24,7 @@ impl SipHash {
 
     /// Takes 8 octets.
     #[inline(always)]
-    pub(super) fn absorb(&mut self, word: u64) {
+    pub(crate) fn absorb(&mut self, word: u64) {
         self.state[3] ^= word;
         self.round();
         self.state[0] ^= word;
@@ -32,7 +32,7 @@ impl SipHash {
 
     /// Takes the last octets, fewer than 8, and returns the hash. octets: of all that was taken.
     #[inline(always)]
-    pub(super) fn finish(mut self, last: u64, octets: usize) -> u64 {
+    pub(crate) fn finish(mut self, last: u64, octets: usize) -> u64 {
         self.absorb(last | (octets as u64) << 56);
         self.state[2] ^= 0xff;
         for _ in 0..3 {
@@ -40,6 +40,14 @@ impl SipHash {
         }
         let [a, b, c, d] = self.state;
         a ^ b ^ c ^ d
+    }
+
+    /// Takes octets of any number and returns the hash.
+    pub(crate) fn all(mut self, data: &[u8]) -> u64 {
+        let (words, rest) = data.as_chunks::<8>();
+        words.iter().for_each(|word| self.absorb(u64::from_le_bytes(*word)));
+        let last = rest.iter().rev().fold(0, |last, octet| last << 8 | u64::from(*octet));
+        self.finish(last, data.len())
     }
 
     #[inline(always)]
@@ -70,11 +78,6 @@ mod tests {
         let data: [u8; 13] = std::array::from_fn(|i| 0xf0 ^ i as u8);
         let mut theirs = DefaultHasher::new();
         theirs.write(&data);
-        let mut ours = SipHash::new(&[0; 16]);
-        let (words, rest) = data.as_chunks::<8>();
-        words.iter().for_each(|word| ours.absorb(u64::from_le_bytes(*word)));
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        assert_eq!(ours.finish(u64::from_le_bytes(last), data.len()), theirs.finish());
+        assert_eq!(SipHash::new(&[0; 16]).all(&data), theirs.finish());
     }
 }
