@@ -62,6 +62,7 @@ class Exchange:
         self._spaces = {True: Space(), False: Space()}  # ours, the peer's
         self._unanswered: dict[int, tuple[Offered, SPIs, int]] = {}  # ours, by first id; and when they were asked for
         self._offers: dict[int, Offered] = {}  # the peer's, until they are answered
+        self._prepared: dict[int, tuple[Run, Keys]] = {}  # what is ready for those
         self._due: deque[tuple[Run, NDArray[np.intp]]] = deque()  # to be re-keyed
         self._rekeys: deque[tuple[int, Run, NDArray[np.intp]]] = deque()  # on their way, and since when
         self._rows: dict[int, tuple[Run, int]] = {}  # of connections with kinds, for limits of theirs
@@ -129,31 +130,46 @@ class Exchange:
         self._send(messages.open_(kind, version, first_id, ports, spis, keys))
         return first_id, spis
 
-    def accept(self, offer: Offered, now: int) -> Run:
-        """Agree to what the peer asks for.   Raises ExchangeEnded, ConfigError if it is answered, SPIsExhausted."""
+    def prepare(self, offer: Offered, now: int) -> Run:
+        """Make ready what the peer has asked for, to `confirm` it, or `refuse` it after all.
+
+        Raises ExchangeEnded, ConfigError if it is answered, SPIsExhausted; the peer is told of the last.
+        """
         self._greeted()
-        self._answer(offer)
-        count = len(offer)
+        if self._offers.get(offer.first_id) is not offer:
+            raise ConfigError(f"offer {offer.first_id}", key="offer", expected="one that is not answered")
         try:
-            spis, keys = self._device.allocate_many(count, offer.version, now)
+            spis, keys = self._device.allocate_many(len(offer), offer.version, now)
         except SPIsExhausted:
-            self._send(messages.refuse(RefuseReason.NO_SPIS, offer.first_id, count, "no SPI is left"))
+            self.refuse(offer, RefuseReason.NO_SPIS, "no SPI is left")
             raise
         run = self._take_up(False, offer, spis, offer.spis, offer.keys, now)
-        self._send(messages.accept(offer.version, offer.first_id, spis, keys))
+        self._prepared[offer.first_id] = run, keys
         return run
 
-    def refuse(self, offer: Offered, reason: RefuseReason, sentence: str) -> None:
-        """Do not agree.   Raises ExchangeEnded, ConfigError if it is answered."""
+    def confirm(self, offer: Offered) -> None:
+        """Agree to what is prepared.   Raises ExchangeEnded, ConfigError if nothing is."""
         self._greeted()
-        self._answer(offer)
+        run, keys = self._prepared.pop(offer.first_id, (None, None))
+        if run is None or keys is None or self._offers.pop(offer.first_id, None) is None:
+            raise ConfigError(f"offer {offer.first_id}", key="offer", expected="one that is prepared")
+        self._send(messages.accept(offer.version, offer.first_id, run.spis, keys))
+
+    def refuse(self, offer: Offered, reason: RefuseReason, sentence: str) -> None:
+        """Do not agree, though it be prepared.   Raises ExchangeEnded, ConfigError if it is answered."""
+        self._greeted()
+        if self._offers.pop(offer.first_id, None) is None:
+            raise ConfigError(f"offer {offer.first_id}", key="offer", expected="one that is not answered")
+        run, _ = self._prepared.pop(offer.first_id, (None, None))
+        if run is not None:
+            self._let_go(run, np.arange(len(run)))
         self._send(messages.refuse(reason, offer.first_id, len(offer), sentence))
 
     def close(self, run: Run, places: Iterable[int] | None = None, reason: CloseReason = CloseReason.DONE) -> None:
         """Close connections; their rows are removed.   places: in the run; None: all.   Closed ones are passed over."""
         if self.ended:
             return
-        wanted = np.arange(len(run)) if places is None else np.array(list(places), np.intp)
+        wanted = np.arange(len(run)) if places is None else np.unique(np.array(list(places), np.intp))
         wanted = wanted[run.alive[wanted]]
         if len(wanted):
             self._send(messages.listed(Type.CLOSE, run.ours, run.ids(wanted), reason))
@@ -169,6 +185,8 @@ class Exchange:
         self._send(messages.token(Type.ROTATED, self._device.generation))
         for space in self._spaces.values():
             for run in space:
+                if run.first_id in self._prepared and not run.ours:
+                    continue
                 if run.generation != self._device.generation:
                     self._due.append((run, np.flatnonzero(run.alive)))
                     run.generation = self._device.generation
@@ -285,9 +303,11 @@ class Exchange:
             self.refuse(offer, RefuseReason.NOT_ALLOWED, "no raw connections here")
         else:
             try:
-                self._events.append(Agreed(self.accept(offer, now)))
+                run = self.prepare(offer, now)
             except SPIsExhausted:
                 return
+            self.confirm(offer)
+            self._events.append(Agreed(run))
 
     def _agree(self, message: messages.AcceptMessage, now: int) -> None:
         asked = self._unanswered.pop(message.first_id, None)
@@ -458,10 +478,6 @@ class Exchange:
             raise ConfigError("the peer has not said HELLO", key="peer", expected="Greeted first")
         return self.peer
 
-    def _answer(self, offer: Offered) -> None:
-        if self._offers.pop(offer.first_id, None) is None:
-            raise ConfigError(f"offer {offer.first_id}", key="offer", expected="one that is not answered")
-
     def _asked(self) -> int:
         return sum(len(spis) for _, spis, _ in self._unanswered.values())
 
@@ -481,6 +497,7 @@ class Exchange:
         self._in.clear()
         self._unanswered.clear()
         self._offers.clear()
+        self._prepared.clear()
         self._due.clear()
         self._rekeys.clear()
         self._events.append(ended)

@@ -61,7 +61,7 @@ class Greeted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Offered:
-    """The peer asks for connections: `accept` or `refuse` it."""
+    """The peer asks for connections: `prepare` and `confirm` them, or `refuse`."""
 
     kind: Kind
     version: int
