@@ -20,6 +20,7 @@ from wesper.wire.ipv6 import IPv6
 from wesper.wire.layout import Place, places
 from wesper.wire.layouts import LAYOUTS
 from wesper.wire.psp import PSP
+from wesper.wire.psp_exchange import Accept, Error, Frame, Hello, Listed, Open, Refuse, Token
 from wesper.wire.udp import UDP
 
 _ROOT = Path(__file__).parents[1]
@@ -141,6 +142,24 @@ def _octets(place: Place) -> str:
     return f"{first}–{last}" if last > first else str(first)
 
 
+def exchange() -> str:
+    """Return the page of the PSP exchange, with its messages drawn."""
+    page = (_ROOT / "docs/psp-exchange.md").read_text()
+    for header in (Frame, Hello, Open, Accept, Refuse, Listed, Token, Error):
+        start = f"<!-- {header.__name__}: by tools/generate.py from src/wesper/wire/psp_exchange.py -->"
+        before, _, rest = page.partition(start)
+        lines = ["```text", diagram(header), "```", "", "| field | bits | is |", "|---|---|---|"]
+        for f in header.FIELDS:
+            names = (
+                ""
+                if f.names is None or f.name == "type"
+                else ": " + ", ".join(f"{number} {name}" for number, name in f.names.items())
+            )
+            lines.append(f"| {f.name} | {'variable' if f.variable else f.bits} | {f.meaning}{names} |")
+        page = "\n".join([f"{before}{start}", "", *lines, "", f"<!-- end -->{rest.partition('<!-- end -->')[2]}"])
+    return page
+
+
 _Tables = dict[str, tuple[tuple[str, ...], list[tuple[str, ...]]]]
 
 
@@ -162,6 +181,7 @@ def main(check: bool) -> int:
         "docs/suites.md": suites(),
         "docs/hardware.md": hardware(),
         "docs/operations.md": operations(),
+        "docs/psp-exchange.md": exchange(),
         "crates/wesper-core/src/verdict.rs": rust_source(),
     }
     stale = [name for name, text in files.items() if not (_ROOT / name).exists() or (_ROOT / name).read_text() != text]

@@ -156,6 +156,18 @@ def test_one_control_connection_for_both_ways(tmp_path: Path) -> None:
     run(main())
 
 
+def test_thousands_at_once_for_programs_that_send_themselves(tmp_path: Path) -> None:
+    async def main() -> None:
+        left, right = (Host(settings, Terms(raw=True)) for settings in settings_of(tmp_path))
+        async with running(left, right):
+            made = await left.exchanges.open_raw(LEFT, RIGHT, 1, 5000)
+            who, theirs = right.exchanges.raw_runs[0]
+            assert (who, len(made), len(theirs), made.version) == ("left", 5000, 5000, 1)
+            assert carries(left, int(made.rows[4321]), right) == int(theirs.spis[4321])
+
+    run(main())
+
+
 def test_a_rotation_and_a_limit_rekey(tmp_path: Path) -> None:
     async def main() -> None:
         left, right = (Host(settings) for settings in settings_of(tmp_path))

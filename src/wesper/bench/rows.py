@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..engine import Engine, Packets, native_is_built, open_engine
 from ..sa import SA, Direction, Outer, Profile
 from ..verdict import Delivered
-from . import psp
+from . import psp, psp_exchange
 from .loops import SLICES, later, rate
 from .measure import Row
 
@@ -59,6 +59,7 @@ def rows(*, quick: bool) -> tuple[list[Row], list[tuple[str, str]]]:
         found += _from_python(quick)
         found += _table(quick)
         found += psp.rows(quick=quick)
+        found += psp_exchange.rows()
     else:
         skipped.append(
             ("native engine", "not built: install Rust (rustup, or cargo-web and rustc-web), then make build")

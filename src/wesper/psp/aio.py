@@ -109,6 +109,8 @@ class PeerExchanges(Agreements):
         self._refused: Counter[str] = Counter()
         self._listeners: list[socket.socket] = []
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.raw_runs: list[tuple[str, Run]] = []
+        """Raw connections that peers have opened: who, and which."""
         self._party: Party | None = None
         self._generation = device.generation
 
@@ -144,6 +146,19 @@ class PeerExchanges(Agreements):
                     raise PeerUnreachable(f"{peer}: {error}") from None
             await asyncio.sleep(0.02)  # the other control connection of the two is the one that stays
         raise PeerUnreachable(f"{peer}: control connections come and go")
+
+    async def open_raw(self, local: IPAddress, peer: IPAddress, version: int, count: int) -> Run:
+        """Agree on many connections at once, for programs that send by the transmit table themselves.
+
+        count: 1..65,536.   The peer has to take raw connections (`Terms.raw`); its own end is in its `raw_runs`.
+        Raises PeerRefused, PeerUnreachable, ConfigError.
+        """
+        session = await self._session(local, peer)
+        try:
+            first_id, _ = session.exchange.open(Kind.RAW, version, count=count, now=self._clock())
+            return await self._answer(session, first_id)
+        except ExchangeEnded as error:
+            raise PeerUnreachable(f"{peer}: {error}") from None
 
     def close(self, agreement: Agreement) -> None:
         session, run = agreement.handle
@@ -431,8 +446,10 @@ class PeerExchanges(Agreements):
                     session.greeted.set_result(None)
                 self._settle(session)
             case Agreed(run):
-                waiting = session.asked.pop(run.first_id, None)
-                if waiting is None or waiting.done():
+                waiting = session.asked.pop(run.first_id, None) if run.ours else None
+                if not run.ours:
+                    self.raw_runs.append((session.identity, run))
+                elif waiting is None or waiting.done():
                     session.exchange.close(run)  # nobody waits for it any more
                 else:
                     waiting.set_result(run)
@@ -491,6 +508,10 @@ class PeerExchanges(Agreements):
             first_id, _ = session.exchange.open(_KINDS[wanted.kind], version, ports=ports, now=self._clock())
         except ConfigError as error:
             raise PeerRefused(f"{session.identity}: {error}") from None
+        return await self._answer(session, first_id)
+
+    async def _answer(self, session: _Session, first_id: int) -> Run:
+        """Wait for what the peer says to an OPEN."""
         waiting: asyncio.Future[Run] = asyncio.get_running_loop().create_future()
         session.asked[first_id] = waiting
         self._flush(session)
