@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::Job;
 use crate::profile::{Lifetime, UdpEncapsulation};
+use crate::protocol::Protocol;
 use crate::selectors::{AddressRange, Selector};
 use crate::sender::tests::{in_buffer, inner_packets, packet, profile, profiles, sa};
 use crate::sender::{HEADROOM, Sender};
@@ -289,7 +290,8 @@ proptest! {
     ) {
         // Limits stop the receiver alone: the sender goes on.
         let endless = Profile { soft: Lifetime::default(), hard: Lifetime::default(), mtu: 65535, ..profile.clone() };
-        let sent = if endless.esn { gap } else { 0 };
+        // A number that is sent whole is never searched for.
+        let sent = if endless.esn && endless.protocol != Protocol::Eesp { gap } else { 0 };
         let mut maker = Pair::at(Profile { pad_to: 0, ..endless }, sent, 0);
         let mut buf;
         let mut sealed = Vec::new();
@@ -318,12 +320,12 @@ proptest! {
             let opened = one.receiver.decapsulate(&mut bufs[0], HEADROOM, packet.len(), now);
             let mut job = Job::new(0, HEADROOM, packet.len());
             let general = any_way.receiver.open_any(&mut bufs[1], &mut job, now);
-            let place = opened.map(|opened| (opened.start, opened.len, opened.sa, opened.sequence));
-            prop_assert_eq!(place, general.map(|()| (job.start, job.len, job.sa, job.sequence)));
+            let place = opened.map(|opened| (opened.start, opened.len, opened.sa, opened.sequence, opened.flow));
+            prop_assert_eq!(place, general.map(|()| (job.start, job.len, job.sa, job.sequence, job.flow)));
             if let Ok((start, len, ..)) = place {
                 prop_assert_eq!(&bufs[0][start..start + len], &bufs[1][start..start + len]);
             }
-            expected.push(place.map(|(start, len, sa, sequence)| (bufs[0][start..start + len].to_vec(), sa, sequence)));
+            expected.push(place.map(|(start, len, sa, sequence, _)| (bufs[0][start..start + len].to_vec(), sa, sequence)));
             prop_assert_eq!(one.receiver.state(SPI.into()), any_way.receiver.state(SPI.into()));
             data.extend_from_slice(&packet);
             offsets.push(data.len() as u64);

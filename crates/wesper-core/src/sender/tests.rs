@@ -2,8 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::batch::{Ids, Job, Marks};
-use crate::profile::{Df, Fragmentation, Lifetime, Outer, UdpEncapsulation};
-use crate::suite::{SUITES, Suite};
+use crate::crypt_offset::{CryptOffset, Exposure};
+use crate::flow_identifier::FlowPolicy;
+use crate::profile::{Df, Format, Fragmentation, Lifetime, Outer, UdpEncapsulation};
+use crate::protocol::Protocol;
+use crate::suite::{SUITES, Suite, SuiteId};
+use crate::{eesp, wespv2};
 
 pub(crate) fn sa(suite: &Suite, spi: u32, sequence: u64) -> Sa<'static> {
     let key: &[u8] = if suite.takes_key_octets(0) { &[] } else { &[0x2b; 32] };
@@ -188,7 +192,7 @@ fn lifetimes() -> impl Strategy<Value = Lifetime> {
 }
 
 prop_compose! {
-    pub(crate) fn profiles()(
+    fn profiles_of_esp()(
         suite in prop::sample::select(SUITES.to_vec()), (esn, is_ipv6, udp) in any::<(bool, bool, bool)>(),
         df in prop::sample::select(vec![Df::Copy, Df::Set, Df::Clear]), dscp in prop::option::of(0u8..64),
         (copy_ecn, take_dscp) in any::<(bool, bool)>(), flow_label in prop::option::of(0u32..0x10_0000),
@@ -214,6 +218,55 @@ prop_compose! {
         }
         profile
     }
+}
+
+fn formats() -> impl Strategy<Value = (Protocol, Format)> {
+    let session = prop::sample::select(vec![FlowPolicy::Fixed(0), FlowPolicy::Fixed(0xbeef), FlowPolicy::FiveTuple]);
+    let option = prop::option::weighted(0.2, (2u8..32, prop::collection::vec(any::<u8>(), 0..9)));
+    let offset = prop::option::weighted(0.2, prop::sample::select(vec![Exposure::None, Exposure::L3, Exposure::L3L4]));
+    (session, option, offset, 0usize..6, prop::bool::weighted(0.8)).prop_map(|(session, option, exposure, which, sn)| {
+        let options: Vec<_> = option.into_iter().collect();
+        let crypt_offset = exposure.map(|exposure| CryptOffset { exposure, ..CryptOffset::default() });
+        match which {
+            0 => (Protocol::Wesp, Format::Plain),
+            1 | 2 => {
+                let named = if session == FlowPolicy::FiveTuple { Some((session, 8)) } else { None };
+                let settings = wespv2::Settings {
+                    crypt_offset: crypt_offset.unwrap_or_default(),
+                    max_crypt_offset: 252,
+                    crypt_offset_limit: 252,
+                    flow_identifier: named,
+                    options,
+                };
+                (Protocol::WespV2, Format::WespV2(settings))
+            }
+            _ => {
+                let settings = eesp::Settings {
+                    sequence_numbers: sn,
+                    crypt_offset,
+                    max_crypt_offset: crypt_offset.map(|_| 252),
+                    crypt_offset_limit: 252,
+                    session,
+                    options,
+                    ..eesp::Settings::default()
+                };
+                (Protocol::Eesp, Format::Eesp(settings))
+            }
+        }
+    })
+}
+
+/// Profiles that a configuration could hold, of every protocol; of EESP those with keys of the SA's own.
+pub(crate) fn profiles() -> impl Strategy<Value = Profile> {
+    (profiles_of_esp(), prop::option::weighted(0.6, formats())).prop_map(|(profile, format)| {
+        let Some((protocol, format)) = format else { return profile };
+        let Format::Eesp(settings) = &format else { return Profile { protocol, format, ..profile } };
+        let suite = if profile.cipher().mac.is_some() { SuiteId::AesGcm12 } else { profile.suite };
+        let is_numbered = settings.sequence_numbers;
+        let suite = if is_numbered || Suite::of(suite).iv_octets != 0 { suite } else { SuiteId::AesGcm16 };
+        let window = if is_numbered { profile.window } else { 0 };
+        Profile { protocol, format, suite, window, esn: true, pad_to: 0, ..profile }
+    })
 }
 
 pub(crate) fn inner_packets() -> impl Strategy<Value = Vec<u8>> {
