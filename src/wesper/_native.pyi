@@ -265,9 +265,11 @@ class ProviderBench:
         """Return nanoseconds a packet.   direction: seal or open."""
 
 class EspBench:
-    """All of ESP's work: SAs from both ends, a ring of distinct buffers, packets in batches."""
+    """All of ESP's work, or another protocol's: SAs from both ends, a ring of distinct buffers, packets in batches."""
 
-    def __new__(cls, provider: str, suite: str, key_octets: int, sas: int, slots: int, inner_octets: int) -> Self: ...
+    def __new__(
+        cls, provider: str, suite: str, key_octets: int, sas: int, slots: int, inner_octets: int, protocol: str = "esp"
+    ) -> Self: ...
     def nanoseconds(self, direction: str, packets: int) -> float:
         """Return nanoseconds a packet.   direction: seal or open."""
 

@@ -306,7 +306,7 @@ impl Form {
     }
 
     /// Finds the payload in what an authentic EESP packet without options carries.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn bare_content(&self, text: &[u8], check_padding: bool) -> Result<Content, DropReason> {
         match self {
             Self::Eesp(form) => form.text_content(0, 0, false, text, check_padding),

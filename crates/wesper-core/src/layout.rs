@@ -22,6 +22,8 @@ pub(crate) enum Layout {
 pub(crate) trait Laid {
     /// Octets between IP header and payload.
     const FRONT: usize;
+    /// Flows are named in the header.
+    const IS_NAMED: bool = false;
 
     /// Octets of the ciphertext.
     fn body_octets(payload: usize) -> usize;
@@ -45,13 +47,24 @@ pub(crate) trait Laid {
     /// Checks the ICV and decrypts. before: what stands in front of the body.
     fn open(input: &Input, context: &Context, before: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError>;
 
-    /// Finds the payload in an authentic body. Drops: BadPadding; EESP's those of its formats.
+    /// Finds the payload in an authentic body.
     #[inline(always)]
-    fn content(form: &form::Form, body: &[u8], check_padding: bool) -> Result<Content, DropReason> {
+    fn found(form: &form::Form, body: &[u8], check_padding: bool) -> Found {
         let _ = form;
-        let (next_header, payload) = esp::usual_trailer(body).unwrap_or_else(|| esp::trailer(body, check_padding));
-        payload.map(|octets| Content { next_header, at: 0, octets }).ok_or(DropReason::BadPadding)
+        let (next_header, octets) = esp::usual_trailer(body).unwrap_or_else(|| esp::trailer(body, check_padding));
+        Found { next_header, at: 0, octets, reason: DropReason::BadPadding }
     }
+}
+
+/// A payload, or why there is none: plain values, so that each protocol's constants are known where they are used.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) next_header: u8,
+    /// Where in the body it begins.
+    pub(crate) at: usize,
+    /// None: there is a reason to drop the packet.
+    pub(crate) octets: Option<usize>,
+    pub(crate) reason: DropReason,
 }
 
 /// [`Layout::Esp`].
@@ -143,6 +156,7 @@ impl Laid for WespV2 {
 
 impl Laid for Eesp {
     const FRONT: usize = esp::USUAL_EESP_FRONT;
+    const IS_NAMED: bool = true;
 
     #[inline(always)]
     fn body_octets(payload: usize) -> usize {
@@ -176,7 +190,13 @@ impl Laid for Eesp {
     }
 
     #[inline(always)]
-    fn content(form: &form::Form, body: &[u8], check_padding: bool) -> Result<Content, DropReason> {
-        form.bare_content(body, check_padding)
+    fn found(form: &form::Form, body: &[u8], check_padding: bool) -> Found {
+        let content = eesp::usual_content(body).map_or_else(|| form.bare_content(body, check_padding), Ok);
+        match content {
+            Ok(Content { next_header, at, octets }) => {
+                Found { next_header, at, octets: Some(octets), reason: DropReason::BadInner }
+            }
+            Err(reason) => Found { next_header: 0, at: 0, octets: None, reason },
+        }
     }
 }

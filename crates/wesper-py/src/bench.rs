@@ -6,6 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use wesper_core::aead::Provider;
 use wesper_core::bench as core;
+use wesper_core::protocol::Protocol;
 use wesper_core::psp::Version;
 use wesper_core::sad::Inbound;
 use wesper_core::suite::Suite;
@@ -57,13 +58,14 @@ impl ProviderBench {
     }
 }
 
-/// All of ESP's work: SAs from both ends, a ring of distinct buffers, packets in batches.
+/// All of ESP's work, or another protocol's: SAs from both ends, a ring of distinct buffers, packets in batches.
 #[pyclass(frozen, module = "wesper._native")]
 pub(crate) struct EspBench(Mutex<core::EspBench>);
 
 #[pymethods]
 impl EspBench {
     #[new]
+    #[pyo3(signature = (provider, suite, key_octets, sas, slots, inner_octets, protocol = "esp"))]
     fn new(
         provider: &str,
         suite: &str,
@@ -71,9 +73,13 @@ impl EspBench {
         sas: usize,
         slots: usize,
         inner_octets: usize,
+        protocol: &str,
     ) -> PyResult<Self> {
         let (provider, suite) = (provider_of(provider)?, suite_of(suite)?);
-        let bench = core::EspBench::new(provider, suite, key_octets, sas, slots, inner_octets).map_err(refused)?;
+        let protocol =
+            Protocol::by_name(protocol).ok_or_else(|| refused(format_args!("there is no protocol {protocol:?}")))?;
+        let bench = core::EspBench::of(protocol, provider, suite, key_octets, sas, slots, inner_octets);
+        let bench = bench.map_err(refused)?;
         Ok(Self(Mutex::new(bench)))
     }
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..engine import Engine, Packets, native_is_built, open_engine
 from ..sa import SA, Direction, Outer, Profile
 from ..verdict import Delivered
-from . import psp, psp_exchange
+from . import family, psp, psp_exchange
 from .loops import SLICES, later, rate
 from .measure import Row
 
@@ -53,6 +53,7 @@ def rows(*, quick: bool) -> tuple[list[Row], list[tuple[str, str]]]:
 
         for provider in _native.providers():
             found += _in_memory(provider, quick)
+            found += family.rows(provider, quick=quick)
         if "ipsec-mb" not in _native.providers():
             how = "apt-get install libipsec-mb-dev, then WESPER_IPSEC_MB=1 make build"
             skipped.append(("provider ipsec-mb", how))

@@ -1,4 +1,4 @@
-//! All of ESP's work, timed in the same loop as the provider alone.
+//! All of ESP's work, or of another protocol's with SAs, timed in the same loop as the provider alone.
 
 use std::hint::black_box;
 use std::net::IpAddr;
@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use super::{AHEAD, Direction, SLOT_OCTETS, WARM_UP};
 use crate::aead::Provider;
 use crate::batch::{Ids, Job, Marks};
-use crate::profile::{InstallError, Options, Profile, Sa};
+use crate::profile::{Format, InstallError, Options, Profile, Sa};
+use crate::protocol::Protocol;
 use crate::receiver::Receiver;
 use crate::sender::{HEADROOM, Sender, TAILROOM};
 use crate::suite::Suite;
+use crate::{eesp, wespv2};
 
 /// Longest inner packet that leaves room for everything around it in a slot.
 pub const MAX_INNER_OCTETS: usize = SLOT_OCTETS - HEADROOM - TAILROOM;
@@ -33,7 +35,7 @@ pub struct EspBench {
 }
 
 impl EspBench {
-    /// Makes `sas` pairs of SAs and `slots` buffers, at least one of each; packets take the SAs in turn.
+    /// Makes `sas` pairs of ESP SAs and `slots` buffers, at least one of each; packets take the SAs in turn.
     ///
     /// inner_octets: whole inner packets; 20 to [`MAX_INNER_OCTETS`].
     pub fn new(
@@ -44,10 +46,28 @@ impl EspBench {
         slots: usize,
         inner_octets: usize,
     ) -> Result<Self, InstallError> {
+        Self::of(Protocol::Esp, provider, suite, key_octets, sas, slots, inner_octets)
+    }
+
+    /// The same of any protocol, as its settings are by default: without options, nothing in the clear.
+    pub fn of(
+        protocol: Protocol,
+        provider: Provider,
+        suite: &'static Suite,
+        key_octets: usize,
+        sas: usize,
+        slots: usize,
+        inner_octets: usize,
+    ) -> Result<Self, InstallError> {
         let mut options = Options::new([0x17; 16]);
         (options.provider, options.seed) = (provider, 0x2545_f491_4f6c_dd1d);
         let (local, remote): (IpAddr, IpAddr) = ([198, 51, 100, 1].into(), [203, 0, 113, 9].into());
-        let mut profile = Profile::tunnel(suite.id, local, remote);
+        let mut profile = Profile { protocol, ..Profile::tunnel(suite.id, local, remote) };
+        profile.format = match protocol {
+            Protocol::WespV2 => Format::WespV2(wespv2::Settings::default()),
+            Protocol::Eesp => Format::Eesp(eesp::Settings::default()),
+            Protocol::Esp | Protocol::Wesp => Format::Plain,
+        };
         for limits in [&mut profile.soft, &mut profile.hard] {
             limits.seconds = Some(1 << 32);
             limits.octets = Some(1 << 62);
@@ -88,7 +108,7 @@ impl EspBench {
         self.around
     }
 
-    /// Octets that the provider encrypts: the inner packet with its trailer.
+    /// Octets that the provider encrypts for ESP: the inner packet with its trailer.
     pub fn body_octets(&self, suite: &Suite) -> usize {
         self.around.saturating_sub(20 + 8 + suite.iv_octets + suite.icv_octets)
     }
@@ -211,6 +231,12 @@ mod tests {
             assert!(bench.nanoseconds(Direction::Open, 20) > 0.0);
             assert!(bench.contiguous_nanoseconds(Direction::Seal, 20) > 0.0);
             assert!(bench.contiguous_nanoseconds(Direction::Open, 20) > 0.0);
+        }
+        let gcm = Suite::by_name("aes-gcm-16").expect("a suite");
+        for (protocol, octets) in Protocol::ALL.iter().zip([120, 124, 124, 124]) {
+            let mut bench = EspBench::of(*protocol, Provider::AwsLc, gcm, 16, 3, 8, 64).expect("installs");
+            assert!(bench.nanoseconds(Direction::Seal, 20) > 0.0 && bench.nanoseconds(Direction::Open, 20) > 0.0);
+            assert_eq!(bench.protected_octets(), octets, "{}", protocol.name());
         }
     }
 }

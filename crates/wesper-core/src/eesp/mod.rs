@@ -503,6 +503,22 @@ pub(crate) fn frame_usual(
     Some(())
 }
 
+/// Does what a form's content does where there is a packet without a Payload Info Header and up to 3 zeros behind it, as
+/// 32-bit words want them; none else.
+#[inline(always)]
+pub(crate) fn usual_content(text: &[u8]) -> Option<Content> {
+    let next_header = match text.first()? >> 4 {
+        4 => number::IPV4,
+        6 => number::IPV6,
+        _ => return None,
+    };
+    let octets = inner_length(next_header, text)?;
+    let padding = text.len() - octets;
+    let end = u32::from_be_bytes(*text.last_chunk()?);
+    let mask = !(u64::from(u32::MAX) << (8 * padding.min(4))) as u32;
+    (padding < 4 && end & mask == 0).then_some(Content { next_header, at: 0, octets })
+}
+
 /// The format without a Payload Info Header: the inner packet says what and how long it is.
 pub(crate) fn optimized(at: usize, text: &[u8], check_padding: bool) -> Result<Content, DropReason> {
     let next_header = match text.first().map_or(0, |first| first >> 4) {

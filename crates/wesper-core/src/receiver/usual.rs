@@ -6,9 +6,8 @@ use super::{Hot, Receiver};
 use crate::batch::Job;
 use crate::eesp;
 use crate::esp::{self, Input, Numbers};
-use crate::form::Content;
 use crate::ip::{IPV4_HEADER, IPV6_HEADER, number};
-use crate::layout::{self, Laid, Layout};
+use crate::layout::{self, Found, Laid, Layout};
 use crate::modes::Arrived;
 use crate::udp;
 use crate::verdict::DropReason;
@@ -78,7 +77,7 @@ impl Receiver {
         if (head[0] != 0x45) | is_fragment | (usize::from(octets) > received.len()) {
             return self.fetch_state(self.index.get(unlikely_spi(received)));
         }
-        (read.octets, read.traffic_class, read.protocol) = (octets, head[1], head[9]);
+        (read.octets, read.traffic_class) = (octets, head[1]);
         if head[9] != esp::IP_PROTOCOL {
             return self.read_other(received, read);
         }
@@ -86,21 +85,22 @@ impl Receiver {
         read.spi = u32::from_be_bytes([a, b, c, d]);
         read.low = u32::from_be_bytes([e, f, g, h]);
         read.iv = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
-        (read.layout, read.session) = (Layout::Esp, 0);
+        read.layout = Layout::Esp;
         read.number = self.index.get(read.spi);
     }
 
     /// The same behind WESPv2's header, and of EESP.
-    #[inline(always)]
+    #[inline(never)]
     fn read_other(&self, received: &[u8], read: &mut Read) {
         let Some(head) = received.first_chunk::<WESPV2_FRONT>() else { return };
+        (read.protocol, read.session) = (head[9], 0);
         let [.., s, t, u, v, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *head;
         let first = u32::from_be_bytes([s, t, u, v]);
         read.spi = u32::from_be_bytes([a, b, c, d]);
         if (first == esp::USUAL_WESPV2) & (read.protocol == wesp::IP_PROTOCOL) {
             read.low = u32::from_be_bytes([e, f, g, h]);
             read.iv = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
-            (read.layout, read.session) = (Layout::WespV2, 0);
+            read.layout = Layout::WespV2;
         } else if first >> 16 == eesp::USUAL_FIRST
             && read.protocol != wesp::IP_PROTOCOL
             && let Some([.., w, x, y, z]) = received.first_chunk::<EESP_FRONT>()
@@ -128,25 +128,19 @@ impl Receiver {
     fn try_read_state(&self, read: &mut Read) -> Option<()> {
         let hot = self.hots.get(read.number)?;
         let usual = self.profiles.shape(hot.profile)?.usual.as_ref()?;
-        let front = match read.layout {
-            Layout::Esp => FRONT,
-            Layout::WespV2 => WESPV2_FRONT,
-            Layout::Eesp => EESP_FRONT,
-        };
-        let body = usize::from(read.octets).checked_sub(front + usual.icv)?;
-        let is_another = (read.protocol != usual.protocol) | (hot.id != u64::from(read.spi));
-        if is_another | !self.by_addresses.is_empty() | (body < 8) | (body & 3 != 0) {
+        if (hot.id != u64::from(read.spi)) | !self.by_addresses.is_empty() {
             return None;
         }
-        if read.layout == Layout::Eesp {
-            // 0 is never sent, also where there is no window (draft-ietf-ipsecme-eesp-03 §2.3.1).
-            if read.sequence == 0 {
-                return None;
-            }
-        } else {
-            read.sequence = hot.full(usual.esn, usual.inference_window, read.low)?;
+        if (read.layout != Layout::Esp) | (usual.layout != Layout::Esp) {
+            return usual.read(hot, read);
         }
-        read.input = usual.input(hot, read);
+        let body = usize::from(read.octets).checked_sub(FRONT + usual.icv)?;
+        if (body < 8) | (body & 3 != 0) {
+            return None;
+        }
+        read.sequence = hot.full(usual.esn, usual.inference_window, read.low)?;
+        let numbers = Numbers { spi: read.spi, sequence: read.sequence, salt: hot.salt };
+        read.input = usual.form.usual_input(numbers, read.iv);
         (read.octets, read.icv) = (body as u16, usual.icv as u8);
         Some(())
     }
@@ -203,7 +197,8 @@ impl Receiver {
         let context = self.store.contexts.get(hot.context_slot, number).filter(|_| is_simple)?;
         if L::open(&read.input, context, before, body, icv).is_err() {
             hot.failed();
-            let about = About { sa: Some(hot.id), spi: hot.spi, low: read.low, session: read.session };
+            let session = if L::IS_NAMED { read.session } else { 0 };
+            let about = About { sa: Some(hot.id), spi: hot.spi, low: read.low, session };
             return Some(Err(self.outcome.refuse(DropReason::Auth, about, received, 0, now)));
         }
         hot.failures_in_a_row = 0;
@@ -211,17 +206,18 @@ impl Receiver {
             Some(window) => window.mark(&mut hot.top, sequence),
             None => hot.top = hot.top.max(sequence),
         }
-        (job.sa, job.sequence, job.flow) = (hot.id, sequence, read.session.into());
+        (job.sa, job.sequence) = (hot.id, sequence);
+        if L::IS_NAMED {
+            job.flow = read.session.into();
+        }
         let shape = self.profiles.shape(hot.profile)?;
-        let content = L::content(&shape.form, body, shape.check_padding);
-        if hot.life.account(content.map_or(0, |content| content.octets), now) {
+        let Found { next_header, at, octets, reason } = L::found(&shape.form, body, shape.check_padding);
+        if hot.life.account(octets.unwrap_or(0), now) {
             self.any_expired |= hot.look(shape, now, &mut self.outcome.events);
         }
-        let Content { next_header, at, octets } = match content {
-            Ok(content) => content,
-            Err(reason) => return Some(Err(self.outcome.drop(reason))),
+        let Some(inner) = octets.and_then(|octets| body.get_mut(at..at + octets)) else {
+            return Some(Err(self.outcome.drop(reason)));
         };
-        let inner = body.get_mut(at..at + octets)?;
         let arrived = Arrived { traffic_class: read.traffic_class, take_dscp: shape.take_dscp };
         Some(self.outcome.release_tunnel(arrived, job.sa, next_header, inner, now).map(|len| {
             (job.start, job.len) = (job.start + front + at, len);
@@ -230,6 +226,29 @@ impl Receiver {
 }
 
 impl Usual {
+    /// Reads the number of a packet that is not ESP's own, and works out what its cipher wants.
+    #[inline(never)]
+    fn read(&self, hot: &Hot, read: &mut Read) -> Option<()> {
+        let front = match read.layout {
+            Layout::Esp => return None,
+            Layout::WespV2 => WESPV2_FRONT,
+            Layout::Eesp => EESP_FRONT,
+        };
+        let body = usize::from(read.octets).checked_sub(front + self.icv)?;
+        if (read.protocol != self.protocol) | (body < 8) | (body & 3 != 0) {
+            return None;
+        }
+        if read.layout != Layout::Eesp {
+            read.sequence = hot.full(self.esn, self.inference_window, read.low)?;
+        } else if read.sequence == 0 {
+            // It is never sent, also where there is no window (draft-ietf-ipsecme-eesp-03 §2.3.1).
+            return None;
+        }
+        read.input = self.input(hot, read);
+        (read.octets, read.icv) = (body as u16, self.icv as u8);
+        Some(())
+    }
+
     /// Returns what the cipher wants besides the body.
     #[inline(always)]
     fn input(&self, hot: &Hot, read: &Read) -> Input {

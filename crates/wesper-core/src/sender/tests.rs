@@ -224,36 +224,38 @@ fn formats() -> impl Strategy<Value = (Protocol, Format)> {
     let session = prop::sample::select(vec![FlowPolicy::Fixed(0), FlowPolicy::Fixed(0xbeef), FlowPolicy::FiveTuple]);
     let option = prop::option::weighted(0.2, (2u8..32, prop::collection::vec(any::<u8>(), 0..9)));
     let offset = prop::option::weighted(0.2, prop::sample::select(vec![Exposure::None, Exposure::L3, Exposure::L3L4]));
-    (session, option, offset, 0usize..6, prop::bool::weighted(0.8)).prop_map(|(session, option, exposure, which, sn)| {
-        let options: Vec<_> = option.into_iter().collect();
-        let crypt_offset = exposure.map(|exposure| CryptOffset { exposure, ..CryptOffset::default() });
-        match which {
-            0 => (Protocol::Wesp, Format::Plain),
-            1 | 2 => {
-                let named = if session == FlowPolicy::FiveTuple { Some((session, 8)) } else { None };
-                let settings = wespv2::Settings {
-                    crypt_offset: crypt_offset.unwrap_or_default(),
-                    max_crypt_offset: 252,
-                    crypt_offset_limit: 252,
-                    flow_identifier: named,
-                    options,
-                };
-                (Protocol::WespV2, Format::WespV2(settings))
+    (session, option, offset, 0usize..6, prop::bool::weighted(0.8)).prop_map(
+        |(session, option, exposure, which, sn)| {
+            let options: Vec<_> = option.into_iter().collect();
+            let crypt_offset = exposure.map(|exposure| CryptOffset { exposure, ..CryptOffset::default() });
+            match which {
+                0 => (Protocol::Wesp, Format::Plain),
+                1 | 2 => {
+                    let named = if session == FlowPolicy::FiveTuple { Some((session, 8)) } else { None };
+                    let settings = wespv2::Settings {
+                        crypt_offset: crypt_offset.unwrap_or_default(),
+                        max_crypt_offset: 252,
+                        crypt_offset_limit: 252,
+                        flow_identifier: named,
+                        options,
+                    };
+                    (Protocol::WespV2, Format::WespV2(settings))
+                }
+                _ => {
+                    let settings = eesp::Settings {
+                        sequence_numbers: sn,
+                        crypt_offset,
+                        max_crypt_offset: crypt_offset.map(|_| 252),
+                        crypt_offset_limit: 252,
+                        session,
+                        options,
+                        ..eesp::Settings::default()
+                    };
+                    (Protocol::Eesp, Format::Eesp(settings))
+                }
             }
-            _ => {
-                let settings = eesp::Settings {
-                    sequence_numbers: sn,
-                    crypt_offset,
-                    max_crypt_offset: crypt_offset.map(|_| 252),
-                    crypt_offset_limit: 252,
-                    session,
-                    options,
-                    ..eesp::Settings::default()
-                };
-                (Protocol::Eesp, Format::Eesp(settings))
-            }
-        }
-    })
+        },
+    )
 }
 
 /// Profiles that a configuration could hold, of every protocol; of EESP those with keys of the SA's own.

@@ -75,8 +75,7 @@ impl Sender {
         }
         match usual.layout {
             Layout::Esp => lay::<layout::Esp>(hot, usual, inside, buf, job, place),
-            Layout::WespV2 => lay::<layout::WespV2>(hot, usual, inside, buf, job, place),
-            Layout::Eesp => lay::<layout::Eesp>(hot, usual, inside, buf, job, place),
+            _ => lay_otherwise(hot, usual, inside, buf, job, place),
         }?;
         if hot.life.account(payload, now) {
             self.look(number, now);
@@ -91,8 +90,7 @@ impl Sender {
         let packet = buf.get_mut(job.start..)?.get_mut(..job.len)?;
         match framed.layout {
             Layout::Esp => seal::<layout::Esp>(framed, context, packet),
-            Layout::WespV2 => seal::<layout::WespV2>(framed, context, packet),
-            Layout::Eesp => seal::<layout::Eesp>(framed, context, packet),
+            _ => seal_otherwise(framed, context, packet),
         }
     }
 }
@@ -123,10 +121,33 @@ fn lay<L: Laid>(
     Some(())
 }
 
+#[inline(never)]
+fn lay_otherwise(
+    hot: &mut Hot,
+    usual: &Usual,
+    inside: Inside,
+    buf: &mut [u8],
+    job: &mut Job,
+    place: &mut Framed,
+) -> Option<()> {
+    match usual.layout {
+        Layout::Eesp => lay::<layout::Eesp>(hot, usual, inside, buf, job, place),
+        _ => lay::<layout::WespV2>(hot, usual, inside, buf, job, place),
+    }
+}
+
 #[inline(always)]
 fn seal<L: Laid>(framed: &Framed, context: &Context, packet: &mut [u8]) -> Option<()> {
     let text = packet.len().checked_sub(framed.icv.into())?;
     let (text, icv) = packet.split_at_mut_checked(text)?;
     let (front, body) = text.split_at_mut_checked(framed.front.into())?;
     L::seal(&framed.input, context, front, body, icv).ok()
+}
+
+#[inline(never)]
+fn seal_otherwise(framed: &Framed, context: &Context, packet: &mut [u8]) -> Option<()> {
+    match framed.layout {
+        Layout::Eesp => seal::<layout::Eesp>(framed, context, packet),
+        _ => seal::<layout::WespV2>(framed, context, packet),
+    }
 }
