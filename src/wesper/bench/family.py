@@ -17,7 +17,7 @@ _PROTOCOLS: Final = {"wespv2": "WESPv2", "eesp": "EESP"}
 
 
 def rows(provider: str, *, quick: bool) -> list[Row]:
-    """Return the rows of one provider of the native engine: tunnels of one SA, without options, nothing in the clear."""
+    """Return one provider's rows: tunnels of one SA, without options, nothing in the clear."""
     from .. import _native
 
     packets = 100_000 if quick else 400_000
