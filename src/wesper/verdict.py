@@ -293,6 +293,13 @@ class DropReason(enum.Enum):
         "outer CE on an inner packet that is not ECN-capable",
         "RFC 6040 §4.2",
     )
+    PSP_REPLAY = (
+        80,
+        "replay",
+        "rx_replay",
+        "authentic, and too old or seen before by the association's replay rule",
+        "PSP Replay Protection",
+    )
     # PSP outbound.
     PSP_OUT_BAD_PACKET = (
         88,
@@ -391,6 +398,7 @@ PSP_COUNTERS: tuple[str, ...] = (
     "rx_error_bytes",
     "rx_bad_bytes",
     "rx_sampled",
+    "rx_replay",
 )
 
 

@@ -194,8 +194,8 @@ def test_the_test_above_reaches_every_reason() -> None:
         reached.update(run(data, {"versions": frozenset((0, 1, 2))})[1])
 
     go()
-    # Raised by tables of associations alone.
-    above = {DropReason.PSP_OUT_NO_KEY, DropReason.PSP_OUT_IV, DropReason.PSP_OUT_EXPIRED}
+    # Raised by tables of associations and by replay rules alone.
+    above = {DropReason.PSP_OUT_NO_KEY, DropReason.PSP_OUT_IV, DropReason.PSP_OUT_EXPIRED, DropReason.PSP_REPLAY}
     assert {reason.name for reason in PSP_REASONS - above - reached} == set()
     assert DropReason.NOT_FOR_US in reached
 

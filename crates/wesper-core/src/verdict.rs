@@ -120,6 +120,8 @@ pub enum DropReason {
     PspBadInner = 78,
     /// outer CE on an inner packet that is not ECN-capable (RFC 6040 §4.2).
     PspEcnDrop = 79,
+    /// authentic, and too old or seen before by the association's replay rule (PSP Replay Protection).
+    PspReplay = 80,
     /// what should be protected is not an IP packet (PSP NIC Transmit Processing).
     PspOutBadPacket = 88,
     /// a fragment, or IP in IP, in transport mode (PSP NIC Transmit Processing).
@@ -143,7 +145,7 @@ pub const CODES: usize = 96;
 
 impl DropReason {
     /// Every reason, in the order of a packet's walk.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 66] = [
         Self::NotForUs,
         Self::TruncatedHeader,
         Self::Truncated,
@@ -201,6 +203,7 @@ impl DropReason {
         Self::PspEmpty,
         Self::PspBadInner,
         Self::PspEcnDrop,
+        Self::PspReplay,
         Self::PspOutBadPacket,
         Self::PspOutMode,
         Self::PspOutSpi,

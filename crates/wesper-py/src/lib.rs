@@ -41,5 +41,5 @@ mod _native {
     #[pymodule_export]
     use crate::profiles::Profile;
     #[pymodule_export]
-    use crate::psp::{PspEngine, PspProfile, PspTable, psp_derive_key, psp_derive_keys, psp_input_blocks};
+    use crate::psp::{PspEngine, PspGuard, PspProfile, PspTable, psp_derive_key, psp_derive_keys, psp_input_blocks};
 }

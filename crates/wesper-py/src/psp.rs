@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyInt};
 use wesper_core::aead::Provider;
 use wesper_core::batch::Ids;
 use wesper_core::psp::engine::{self as core, Received, Sent};
+use wesper_core::psp::guard::Guard;
 use wesper_core::psp::kdf::{self, DEVICE_KEY_OCTETS};
 use wesper_core::psp::table::{self, Ivs, Limits};
 use wesper_core::psp::{DeviceKey, Mode, Output, Prepared, Profile, SourcePort, Version};
@@ -416,5 +417,72 @@ impl PspTable {
 
     fn __repr__(&self) -> String {
         format!("<wesper native PSP transmit table, {} associations>", self.locked().len())
+    }
+}
+
+/// Replay rules by SPI.
+#[pyclass(frozen, module = "wesper._native")]
+pub(crate) struct PspGuard {
+    guard: Mutex<Guard>,
+}
+
+impl PspGuard {
+    fn locked(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl PspGuard {
+    #[new]
+    fn new(most: usize) -> Self {
+        Self { guard: Mutex::new(Guard::new(most)) }
+    }
+
+    fn __len__(&self) -> usize {
+        self.locked().len()
+    }
+
+    fn watch_time(&self, spi: u32, margin_ns: u64, newest: u64) -> bool {
+        self.locked().watch_time(spi, margin_ns, newest)
+    }
+
+    fn watch_exact(&self, spi: u32, window: u32, newest: u64) -> PyResult<bool> {
+        self.locked().watch_exact(spi, window, newest).map_err(refused)
+    }
+
+    fn forget(&self, spi: u32) {
+        self.locked().forget(spi);
+    }
+
+    fn forget_slot(&self, slot: u32) {
+        self.locked().forget_slot(slot);
+    }
+
+    /// (0 time or 1 exact, newest IV, accepted, replayed).
+    fn state(&self, spi: u32) -> Option<(u8, u64, u64, u64)> {
+        let found = self.locked().state(spi)?;
+        Some((found.is_exact.into(), found.newest, found.accepted, found.replayed))
+    }
+
+    fn accept(&self, spi: u32, iv: u64) -> bool {
+        self.locked().accept(spi, iv)
+    }
+
+    fn accept_many(
+        &self,
+        py: Python<'_>,
+        spis: &Bound<'_, PyAny>,
+        ivs: &Bound<'_, PyAny>,
+        codes: &Bound<'_, PyAny>,
+    ) -> PyResult<Array> {
+        let (spis, ivs, codes) = (Input::<u32>::of(spis)?, Input::<u64>::of(ivs)?, Input::<u8>::of(codes)?);
+        let (spis, ivs, mut codes) = (spis.items(), ivs.items(), codes.items().to_vec());
+        py.detach(|| self.locked().accept_many(spis, ivs, &mut codes));
+        Ok(codes.into())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<wesper native PSP guard, {} associations>", self.locked().len())
     }
 }

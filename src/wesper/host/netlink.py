@@ -28,7 +28,8 @@ _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEE
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE, _RTAX_MTU = 1, 4, 5, 7, 8, 15, 2
-_FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK = 6, 10, 14, 15, 16
+_FRA_DST, _FRA_PRIORITY, _FRA_FWMARK, _FRA_SUPPRESS_PREFIXLEN, _FRA_TABLE, _FRA_FWMASK = 1, 6, 10, 14, 15, 16
+_FRA_OIFNAME, _FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_DPORT_RANGE = 17, 22, 23, 24
 _FR_ACT_TO_TBL, _FIB_RULE_INVERT = 1, 2
 RT_TABLE_UNSPEC, RT_TABLE_MAIN = 0, 254
 _RTPROT_STATIC, _RTN_UNICAST, _RTN_LOCAL = 4, 1, 2
@@ -254,7 +255,9 @@ class Netlink:
     def _rule(self, kind: int, flags: int, rule: Rule) -> None:
         family = socket.AF_INET if rule.version == 4 else socket.AF_INET6
         inverted = _FIB_RULE_INVERT if rule.inverted else 0
-        body = struct.pack("BBBBBBBBI", family, 0, 0, 0, RT_TABLE_UNSPEC, 0, 0, _FR_ACT_TO_TBL, inverted)
+        to = ip_network(rule.to) if rule.to else None
+        length = to.prefixlen if to else 0
+        body = struct.pack("BBBBBBBBI", family, length, 0, 0, RT_TABLE_UNSPEC, 0, 0, _FR_ACT_TO_TBL, inverted)
         values = [(_FRA_PRIORITY, rule.priority), (_FRA_TABLE, rule.table)]
         if rule.mark:
             values += [(_FRA_FWMARK, rule.mark), (_FRA_FWMASK, 0xFFFFFFFF)]
@@ -262,6 +265,15 @@ class Netlink:
             values.append((_FRA_SUPPRESS_PREFIXLEN, rule.suppress))
         for number, value in values:
             body += attribute(number, struct.pack("I", value))
+        if to is not None:
+            body += attribute(_FRA_DST, to.network_address.packed)
+        if rule.out_interface:
+            body += attribute(_FRA_OIFNAME, rule.out_interface.encode() + b"\0")
+        if rule.ip_protocol:
+            body += attribute(_FRA_IP_PROTO, struct.pack("B", rule.ip_protocol))
+        for number, port in ((_FRA_SPORT_RANGE, rule.source_port), (_FRA_DPORT_RANGE, rule.destination_port)):
+            if port:
+                body += attribute(number, struct.pack("HH", port, port))
         self.request(f"rule {rule.priority}", kind, flags, body)
 
 
@@ -269,7 +281,9 @@ class Netlink:
 class Rule:
     """What has a mark, or, inverted, what has it not, is looked up in a table (`ip rule`).   mark: 0: all packets.
 
-    suppress: routes with prefixes of at most this length are passed over.
+    suppress: routes with prefixes of at most this length are passed over.   to: a network, "" for any.
+    out_interface: of sockets that are bound to it.   ip_protocol, source_port, destination_port: 0 for any.
+    To delete a rule is to delete the first one that has what is given, whatever else it has.
     """
 
     version: int
@@ -278,6 +292,11 @@ class Rule:
     table: int
     inverted: bool = False
     suppress: int | None = None
+    to: str = ""
+    out_interface: str = ""
+    ip_protocol: int = 0
+    source_port: int = 0
+    destination_port: int = 0
 
 
 def _veth_end(name: str, mac: bytes, mtu: int) -> bytes:

@@ -25,6 +25,7 @@ from ..host.link import IPAddress
 from ..wire.psp_exchange import MAGIC
 from . import identity
 from .agreements import Agreement, Agreements, Party, Refusal, Wanted
+from .control_sockets import address_of, first_octets, listen
 from .device import Device, SPIsExhausted
 from .exchange import Exchange
 from .exchange_events import (
@@ -99,7 +100,7 @@ class PeerExchanges(Agreements):
         terms: Terms | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._settings, self._device, self._table, self._clock = settings, device, table, clock
+        self.settings, self._device, self._table, self._clock = settings, device, table, clock
         self._terms = terms or Terms(udp_port=settings.port)
         self._trust = Trust(settings)
         self._sessions: list[_Session] = []
@@ -119,16 +120,17 @@ class PeerExchanges(Agreements):
     async def start(self, party: Party) -> None:
         self._party = party
         loop = asyncio.get_running_loop()
-        for address in self._settings.addresses or (ip_address("0.0.0.0"), ip_address("::")):
+        for address in self.settings.addresses or (ip_address("0.0.0.0"), ip_address("::")):
             try:
-                listener = _listener(address, self._settings.control_port)
+                listener = listen(address, self.settings.control_port)
             except PermissionError:
                 raise PermissionNeeded(
-                    f"TCP port {self._settings.control_port}",
-                    "control_port = 1024 or above, or `sysctl net.ipv4.ip_unprivileged_port_start`",
+                    "CAP_NET_BIND_SERVICE, or `control_port = ` of 1024 or more, "
+                    "or sysctl net.ipv4.ip_unprivileged_port_start",
+                    f"TCP port {self.settings.control_port}",
                 ) from None
             except OSError:
-                if self._settings.addresses or address.version == 4:
+                if self.settings.addresses or address.version == 4:
                     raise
                 continue  # a host without IPv6
             self._listeners.append(listener)
@@ -233,7 +235,8 @@ class PeerExchanges(Agreements):
         try:
             async with asyncio.timeout(2 * HANDSHAKE_SECONDS):
                 opened.setblocking(False)
-                if await _first_octets(opened) == _INTRODUCTION:
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if await first_octets(opened, len(_INTRODUCTION)) == _INTRODUCTION:
                     await self._be_introduced(opened)
                     return
                 reader = asyncio.StreamReader()
@@ -244,7 +247,7 @@ class PeerExchanges(Agreements):
                 )
                 writer = asyncio.StreamWriter(transport, protocol, reader, loop)
                 der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-                known = self._trust.who(der, _address(writer, "peername"))
+                known = self._trust.who(der, address_of(writer, "peername"))
                 if known is None:
                     self._refused["unknown"] += 1
                     return
@@ -302,12 +305,12 @@ class PeerExchanges(Agreements):
         return session.dialed == (self._trust.fingerprint < session.fingerprint)
 
     async def _dial(self, local: IPAddress, peer: IPAddress) -> _Session:
-        settings = next((each for each in self._settings.peers if each.address == peer), None)
-        if settings is None and self._settings.authority is None:
+        settings = next((each for each in self.settings.peers if each.address == peer), None)
+        if settings is None and self.settings.authority is None:
             raise ConfigError(
                 f"nobody is known at {peer}", key="peers", expected="a peer with that address, or an authority"
             )
-        settings = settings or PeerSettings(str(peer), None, peer, self._settings.control_port)
+        settings = settings or PeerSettings(str(peer), None, peer, self.settings.control_port)
         failures, before = self._failures.get(peer, (0, 0.0))
         wait = before + BACK_OFF[min(failures, len(BACK_OFF) - 1)] - time.monotonic()
         if wait > 0:
@@ -346,7 +349,9 @@ class PeerExchanges(Agreements):
         raise AssertionError
 
     async def _introduce(self, peer: PeerSettings, local: IPAddress, address: IPAddress) -> bool:
-        reader, writer = await asyncio.open_connection(str(address), peer.control_port, local_addr=_bound(local))
+        reader, writer = await asyncio.open_connection(
+            str(address), peer.control_port, local_addr=None if local.is_unspecified else (str(local), 0)
+        )
         try:
             der = self._trust.certificate
             writer.write(_INTRODUCTION + len(der).to_bytes(2, "big") + der)
@@ -364,7 +369,7 @@ class PeerExchanges(Agreements):
             ssl=self._trust.client(peer),
             server_hostname="",
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
-            local_addr=_bound(local),
+            local_addr=None if local.is_unspecified else (str(local), 0),
         )
         der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
         if peer.fingerprint is not None and identity.fingerprint(der) != peer.fingerprint:
@@ -385,8 +390,8 @@ class PeerExchanges(Agreements):
             Exchange(self._device, self._table, self._terms, now=self._clock()),
             reader,
             writer,
-            _address(writer, "sockname"),
-            _address(writer, "peername"),
+            address_of(writer, "sockname"),
+            address_of(writer, "peername"),
             identity.fingerprint(der),
             who,
             dialed,
@@ -499,7 +504,7 @@ class PeerExchanges(Agreements):
     async def _ask(self, session: _Session, wanted: Wanted) -> Run:
         peer = session.exchange.peer
         assert peer is not None
-        version = self._settings.version
+        version = self.settings.version
         if version not in peer.psp_versions:
             have = ", ".join(map(str, sorted(peer.psp_versions)))
             raise PeerRefused(f"{session.identity} does not receive PSP version {version}, but {have}")
@@ -564,48 +569,3 @@ class PeerExchanges(Agreements):
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _listener(address: IPAddress, port: int) -> socket.socket:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if address.version == 6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((str(address), port))
-        listener.listen(MOST_HANDSHAKES)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _address(writer: asyncio.StreamWriter, which: str) -> IPAddress:
-    return ip_address(str(writer.get_extra_info(which)[0]).partition("%")[0])
-
-
-def _bound(local: IPAddress) -> tuple[str, int] | None:
-    return None if local.is_unspecified else (str(local), 0)
-
-
-async def _first_octets(opened: socket.socket) -> bytes:
-    """Return what a connection begins with, as many octets as an introduction has; they stay where they are."""
-    loop = asyncio.get_running_loop()
-    while True:
-        readable: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(opened, _wake, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(opened)
-        seen = opened.recv(len(_INTRODUCTION), socket.MSG_PEEK)
-        if len(seen) == len(_INTRODUCTION) or not _INTRODUCTION.startswith(seen) or not seen:
-            return seen
-        await asyncio.sleep(0.05)  # a part of them is there, and would be so at once again
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

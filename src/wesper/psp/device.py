@@ -11,7 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,12 @@ from ..protocols.psp import INDEX_MASK, Opened, Profile
 from ..verdict import Dropped, DropReason
 from .batch import Received, Sent
 from .clock import Clock, open_clock
-from .interface import Engine, Options
+from .guard import Guard, open_guard
+from .interface import Engine, Options, SampledDrop
 from .ivs import ClockIVs, CounterIVs, IVSource
 from .marks import Marks, MemoryMarks, fingerprint
 from .opening import open_engine
+from .samples import Samples
 
 DAY = 86_400_000_000_000
 _SPI_BLOCK = 1 << 16  # SPIs of keys that outlive the process, reserved at once
@@ -111,6 +113,9 @@ class Device:
         self._allocated = [0, 0]  # by slot: associations made under its key
         self._next = [1, 1]
         self._prints: list[bytes | None] = [None, None]  # of injected keys, whose SPIs have marks
+        self._guard: Guard | None = None
+        self.samples = Samples(clock=clock)
+        """Records of packets with the S bit."""
         if isinstance(ivs, IVSource):
             self.ivs = ivs
         elif ivs == "clock":
@@ -183,6 +188,7 @@ class Device:
         with self._lock:
             slot = (self._generation + 1) & 1
             self.engine.set_device_key(slot, self._random(crypto.DEVICE_KEY))
+            self._forget(slot)
             dead, self._allocated[slot] = self._allocated[slot], 0
             self._next[slot], self._prints[slot] = 1, None
             self._generation += 1
@@ -202,6 +208,7 @@ class Device:
         with self._lock:
             slot = (self._generation + 1) & 1
             self.engine.set_device_key(slot, None)
+            self._forget(slot)
             dead, self._allocated[slot] = self._allocated[slot], 0
             self._stale += dead
             if dead:
@@ -254,12 +261,49 @@ class Device:
         return self.engine.encapsulate_many(profile, packets, spis, keys, ivs)
 
     def decapsulate(self, packet: bytes) -> Opened | Dropped:
-        """Open one packet with nothing but the device's keys."""
-        return self.engine.decapsulate(packet)
+        """Open one packet with nothing but the device's keys; then ask the replay rules, if there are any.
+
+        A packet with the S bit leaves a record in `samples`.
+        """
+        found = self.engine.decapsulate(packet)
+        opened = found.opened if isinstance(found, SampledDrop) else found
+        if not isinstance(opened, Opened):
+            return found
+        if opened.sample:
+            cookie = None if opened.cookie is None else int.from_bytes(opened.cookie, "big")
+            dropped = isinstance(found, SampledDrop)
+            self.samples.note(packet, opened.spi, opened.iv, opened.version, cookie, dropped=dropped)
+        if self._guard is not None and not self._guard.accept(opened.spi, opened.iv):
+            self.engine.count(DropReason.PSP_REPLAY, 1)
+            return Dropped(DropReason.PSP_REPLAY)
+        return found
 
     def decapsulate_many(self, packets: Packets) -> Received:
-        """Open many packets.   The GIL is released."""
-        return self.engine.decapsulate_many(packets)
+        """Open many packets, as `decapsulate` does one.   The GIL is released."""
+        found = self.engine.decapsulate_many(packets)
+        for place in np.flatnonzero(found.sampled).tolist():
+            flags = int(found.flags[place])
+            cookie = int(found.cookies[place]) if flags & 2 else None
+            spi, iv = int(found.spis[place]), int(found.ivs[place])
+            dropped = bool(flags & 0x40)
+            self.samples.note(packets[place], spi, iv, flags >> 2 & 15, cookie, dropped=dropped)
+        if self._guard is None or not len(self._guard):
+            return found
+        codes = self._guard.accept_many(found.spis, found.ivs, found.codes)
+        replayed = codes == DropReason.PSP_REPLAY.code
+        count = int(replayed.sum())
+        if not count:
+            return found
+        self.engine.count(DropReason.PSP_REPLAY, count)
+        kept = [b"" if gone else inner for inner, gone in zip(found.packets, replayed.tolist(), strict=True)]
+        return replace(found, packets=Packets.of(kept), codes=codes)
+
+    @property
+    def guard(self) -> Guard:
+        """The replay rules of those associations that need one; whoever asks for it first makes it."""
+        if self._guard is None:
+            self._guard = open_guard(self.engine.name)
+        return self._guard
 
     def counters(self) -> dict[str, int]:
         """Return the kernel's PSP statistics of this device, by their names with `_` for `-`."""
@@ -288,6 +332,11 @@ class Device:
             if reached is None:
                 self._marks.raise_spi(mark, 1)
             self._prints[slot], self._next[slot] = mark, reached or 1
+
+    def _forget(self, slot: int) -> None:
+        """Drop the replay rules of a device key's associations: its SPIs come again under the next one."""
+        if self._guard is not None:
+            self._guard.forget_slot(slot)
 
     def _tell(self, kind: DeviceEventKind, now: int, count: int = 0) -> None:
         self._events.append(DeviceEvent(kind, now, self._generation, count))

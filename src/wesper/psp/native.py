@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from ..errors import KeyMaterialError, UnsupportedError
 from ..protocols.psp import Opened, Profile
 from ..verdict import REASON_BY_CODE, Dropped, DropReason
 from .batch import Received, Sent
+from .guard import MOST, Guard, GuardState, Replay
 from .interface import Engine, Options, SampledDrop, check_batch, check_key, no_device_key, parsed_version
 
 _Number = TypeVar("_Number", np.uint8, np.uint32, np.uint64)
@@ -167,3 +168,43 @@ def array(memory: _native.Array, kind: type[_Number]) -> NDArray[_Number]:
     """Return a result's memory as an array, without a copy."""
     buffer: Any = memory  # NumPy's stubs name the types that have buffers, one by one
     return np.frombuffer(buffer, kind)
+
+
+_RULES: Final = (Replay.TIME_WINDOW, Replay.EXACT)
+
+
+class NativeGuard(Guard):
+    """For running."""
+
+    name: ClassVar[str] = "native"
+
+    def __init__(self, most: int = MOST) -> None:
+        super().__init__(most)
+        self._guard = _native.PspGuard(most)
+
+    def _watch(self, spi: int, rule: Replay, margin_ns: int, window: int, newest: int) -> bool:
+        if rule is Replay.EXACT:
+            return self._guard.watch_exact(spi, window, newest)
+        return self._guard.watch_time(spi, margin_ns, newest)
+
+    def forget(self, spi: int) -> None:
+        self._guard.forget(spi)
+
+    def forget_slot(self, slot: int) -> None:
+        self._guard.forget_slot(slot & 1)
+
+    def state(self, spi: int) -> GuardState | None:
+        found = self._guard.state(spi)
+        return None if found is None else GuardState(_RULES[found[0]], *found[1:])
+
+    def accept(self, spi: int, iv: int) -> bool:
+        return self._guard.accept(spi, iv)
+
+    def accept_many(
+        self, spis: NDArray[np.uint32], ivs: NDArray[np.uint64], codes: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        given = np.ascontiguousarray(spis), np.ascontiguousarray(ivs), np.ascontiguousarray(codes)
+        return array(self._guard.accept_many(*given), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._guard)

@@ -47,6 +47,9 @@ INBOUND: tuple[Stage, ...] = (
     Stage("inside", "does what is inside fit Next Header?", (DropReason.PSP_EMPTY, DropReason.PSP_BAD_INNER), _RECEIVE),
     Stage("ecn", "may the congestion mark outside go inside?", (DropReason.PSP_ECN_DROP,), "RFC 6040 §4.2"),
     Stage("sample", "is it to be delivered, not only sampled?", (DropReason.PSP_SAMPLED,), _RECEIVE),
+    Stage(
+        "replay", "is its IV fresh, where the association has a rule?", (DropReason.PSP_REPLAY,), "docs/psp.md, Replay"
+    ),
 )
 OUTBOUND: tuple[Stage, ...] = (
     Stage("iv", "is there an IV that was never used?", (DropReason.PSP_OUT_IV,), "PSP IV Generation"),
