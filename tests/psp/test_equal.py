@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from wesper import psp
@@ -189,15 +189,18 @@ def test_the_test_above_reaches_every_reason() -> None:
     reached: set[DropReason] = set()
 
     @given(data=st.data())
-    @settings(max_examples=800, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def go(data: st.DataObject) -> None:
         reached.update(run(data, {"versions": frozenset((0, 1, 2))})[1])
 
-    go()
     # Raised by tables of associations and by replay rules alone.
     above = {DropReason.PSP_OUT_NO_KEY, DropReason.PSP_OUT_IV, DropReason.PSP_OUT_EXPIRED, DropReason.PSP_REPLAY}
-    assert {reason.name for reason in PSP_REASONS - above - reached} == set()
-    assert DropReason.NOT_FOR_US in reached
+    wanted = PSP_REASONS - above | {DropReason.NOT_FOR_US}
+    for number in range(12):  # what one seed makes depends on all modules that are loaded, so one is not enough
+        seed(number)(go)()
+        if wanted <= reached:
+            break
+    assert {reason.name for reason in wanted - reached} == set()
 
 
 @given(spi=st.lists(st.integers(0, 0xFFFFFFFF), min_size=1, max_size=300), version=st.integers(0, 3))
