@@ -84,31 +84,45 @@ def trailer(suite: str, payload: bytes, next_header: int, extra_padding: int = 0
     return payload + bytes(range(1, pad + 1)) + bytes((pad, next_header))
 
 
-def seal_plaintext(keys: Keys, spi: int, sequence: int, esn: bool, iv: bytes, plaintext: bytes) -> bytes:
-    """The ESP packet around a plaintext with its trailer.   sequence: 64 bits.   iv: ignored where it is implicit."""
+def seal_plaintext(
+    keys: Keys, spi: int, sequence: int, esn: bool, iv: bytes, plaintext: bytes, *, front: bytes = b"", clear: int = 0
+) -> bytes:
+    """The ESP packet around a plaintext with its trailer.
+
+    sequence: 64 bits.   iv: ignored where it is implicit.
+    front: authenticated in front of ESP and not in what is returned.   clear: octets of plaintext not encrypted; for
+    both see the drafts' tables of what is authenticated (WESPv2 §2.4).
+    """
     sizes = SUITES[keys.suite]
     low, high = sequence & 0xFFFFFFFF, sequence >> 32
     if sizes.implicit:
         iv = pack(">II", high if esn else 0, low)
     sent = iv[: sizes.iv]
     header = pack(">II", spi, low) + sent
-    aad = pack(">III", spi, high, low) if esn else pack(">II", spi, low)
-    nonce = keys.salt + iv
-    if sizes.cipher == "gcm":
-        sealed = AESGCM(keys.key).encrypt(nonce, plaintext, aad)
-        return header + sealed[: len(plaintext) + sizes.icv]
-    if sizes.cipher == "ccm":
-        return header + AESCCM(keys.key, sizes.icv).encrypt(nonce, plaintext, aad)
-    if sizes.cipher == "chacha":
-        return header + ChaCha20Poly1305(keys.key).encrypt(nonce, plaintext, aad)
+    shown, hidden = plaintext[:clear], plaintext[clear:]
+    if sizes.cipher in ("cbc", "null"):
+        ciphertext = hidden
+        if sizes.cipher == "cbc":
+            encryptor = Cipher(algorithms.AES(keys.key), modes.CBC(iv)).encryptor()
+            ciphertext = encryptor.update(hidden) + encryptor.finalize()
+        covered = front + header + shown + ciphertext + (pack(">I", high) if esn else b"")
+        return header + shown + ciphertext + hmac.digest(keys.auth_key, covered, _HASH[sizes.auth_key])[: sizes.icv]
+    aad = front + (pack(">III", spi, high, low) if esn else pack(">II", spi, low))
     if sizes.cipher == "gmac":
-        return header + plaintext + AESGCM(keys.key).encrypt(nonce, b"", aad + iv + plaintext)
-    ciphertext = plaintext
-    if sizes.cipher == "cbc":
-        encryptor = Cipher(algorithms.AES(keys.key), modes.CBC(iv)).encryptor()
-        ciphertext = encryptor.update(plaintext) + encryptor.finalize()
-    covered = header + ciphertext + (pack(">I", high) if esn else b"")
-    return header + ciphertext + hmac.digest(keys.auth_key, covered, _HASH[sizes.auth_key])[: sizes.icv]
+        aad += iv
+    return header + shown + aead(keys, iv, aad + shown, hidden)
+
+
+def aead(keys: Keys, iv: bytes, aad: bytes, plaintext: bytes) -> bytes:
+    """Ciphertext and ICV of a suite without a separate MAC."""
+    sizes, nonce = SUITES[keys.suite], keys.salt + iv
+    if sizes.cipher == "gcm":
+        return AESGCM(keys.key).encrypt(nonce, plaintext, aad)[: len(plaintext) + sizes.icv]
+    if sizes.cipher == "ccm":
+        return AESCCM(keys.key, sizes.icv).encrypt(nonce, plaintext, aad)
+    if sizes.cipher == "chacha":
+        return ChaCha20Poly1305(keys.key).encrypt(nonce, plaintext, aad)
+    return plaintext + AESGCM(keys.key).encrypt(nonce, b"", aad + plaintext)
 
 
 def seal(

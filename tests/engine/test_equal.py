@@ -84,6 +84,17 @@ def bare(value: Any) -> Any:
 class Life:
     """Two engines that are told the same, and what is known of their SAs."""
 
+    profiles: Callable[[], st.SearchStrategy[Profile]] = staticmethod(arbitrary.profiles)
+    first_numbers: Callable[[Profile], st.SearchStrategy[int]] = staticmethod(arbitrary.first_numbers)
+
+    def keys_of(self, data: st.DataObject, profile: Profile) -> oracle.Keys:
+        """Key material for an SA of this profile."""
+        return oracle.Keys.of(profile.suite, data.draw(st.sampled_from(oracle.SUITES[profile.suite].keys)))
+
+    def mark(self, chance: random.Random) -> dict[str, int]:
+        """What encapsulate is told of a packet's flow."""
+        return {}
+
     def __init__(self, options: dict[str, Any]) -> None:
         self.reference, self.native = engine("reference", **options), engine("native", **options)
         self.now = 0
@@ -159,16 +170,8 @@ class Life:
         profile, top = sa.profile, self.reference.state(number).sequence
         ahead = chance.choice([1, 1, 1, 2, 5, 70, -1, -5, -40, 1 << 31, 1 << 32, (2 << 32) + 1, -(1 << 32)])
         sequence = max(top + ahead, 0) & ((1 << 64) - 1 if profile.esn else 0xFFFFFFFF)
-        next_header, payload = arbitrary.inner_payload(chance)
-        plaintext = oracle.trailer(keys.suite, payload, next_header)
-        if chance.random() < 0.1 and len(plaintext) < 1600:
-            block = oracle.SUITES[keys.suite].block
-            pad = chance.choice([0, min(len(plaintext) - 2, 255), 255])
-            plaintext = chance.randbytes((len(plaintext) - 2) // block * block + block - 2) + bytes((pad, next_header))
-        iv = chance.randbytes(oracle.SUITES[keys.suite].iv)
-        body = oracle.seal_plaintext(keys, sa.spi, sequence, profile.esn, iv, plaintext)
+        body, protocol = self.body(chance, sa, keys, sequence)
         around = profile.encapsulation
-        protocol = 50
         if around is not None and chance.random() < 0.95:
             body, protocol = udp(body, around.remote_port, around.local_port), 17
         if len(body) > 65000:
@@ -183,6 +186,17 @@ class Life:
             return ipv4(body, protocol, source=LEFT4, destination=RIGHT4, tos=fields, df=chance.random() < 0.5)
         return ipv6(body, protocol, source=LEFT6, destination=RIGHT6, traffic_class=fields, flow_label=99)
 
+    def body(self, chance: random.Random, sa: SA, keys: oracle.Keys, sequence: int) -> tuple[bytes, int]:
+        """A packet from its protocol's first octet on, and that protocol's number."""
+        next_header, payload = arbitrary.inner_payload(chance)
+        plaintext = oracle.trailer(keys.suite, payload, next_header)
+        if chance.random() < 0.1 and len(plaintext) < 1600:
+            block = oracle.SUITES[keys.suite].block
+            pad = chance.choice([0, min(len(plaintext) - 2, 255), 255])
+            plaintext = chance.randbytes((len(plaintext) - 2) // block * block + block - 2) + bytes((pad, next_header))
+        iv = chance.randbytes(oracle.SUITES[keys.suite].iv)
+        return oracle.seal_plaintext(keys, sa.spi, sequence, sa.profile.esn, iv, plaintext), 50
+
     def go(self, data: st.DataObject, least: int) -> None:
         """Live through at least so many steps.   Each has a seed of its own, so that a life shrinks step by step."""
         steps = st.tuples(st.sampled_from(STEPS), st.integers(0, 1 << 32))
@@ -195,7 +209,8 @@ class Life:
         if kind == "encapsulate":
             sa, packet = self.some_sa(chance, Direction.OUT), arbitrary.packet(chance)
             tfc = chance.randbytes(chance.randrange(1, 90)) if chance.random() < 0.1 else b""
-            self.note(self.both(lambda host: host.encapsulate(sa, packet, now, tfc=tfc)))
+            mark = self.mark(chance)
+            self.note(self.both(lambda host: host.encapsulate(sa, packet, now, tfc=tfc, **mark)))
         elif kind == "decapsulate":
             packet = self.arriving(chance)
             self.both(lambda host: host.decapsulate(packet, now))
@@ -273,8 +288,8 @@ class Life:
         elif kind == "install":
             self.install_pair(data)
         elif kind == "install_many":
-            profile, direction = data.draw(arbitrary.profiles()), data.draw(st.sampled_from(Direction))
-            keys = oracle.Keys.of(profile.suite, data.draw(st.sampled_from(oracle.SUITES[profile.suite].keys)))
+            profile, direction = data.draw(self.profiles()), data.draw(st.sampled_from(Direction))
+            keys = self.keys_of(data, profile)
             spis = np.array(data.draw(st.lists(st.integers(250, 600), max_size=4)), np.uint32)
             row = keys.key + keys.salt + keys.auth_key
             material = np.frombuffer(row * len(spis), np.uint8).reshape(len(spis), len(row))
@@ -305,7 +320,9 @@ class Life:
             ports = {"local_port": chance.choice(arbitrary.PORTS), "remote_port": chance.choice(arbitrary.PORTS)}
             settings["encapsulation"] = replace(profile.encapsulation, **ports)
         if chance.random() < 0.2:
-            settings |= chance.choice([{"esn": not profile.esn}, {"encapsulation": None}, {"mtu": 1400}])
+            settings |= chance.choice(
+                [{"check_padding": not profile.check_padding}, {"encapsulation": None}, {"mtu": 1400}]
+            )
         after = replace(profile, **settings)
         if self.both(lambda host: host.set_profile(number, after)) is None:
             sa, keys = self.sas[number]
@@ -313,10 +330,10 @@ class Life:
 
     def install_pair(self, data: st.DataObject) -> None:
         """Both ends of an SA in the same host, as far as nothing is in their way."""
-        profile: Profile = data.draw(arbitrary.profiles())
-        keys = oracle.Keys.of(profile.suite, data.draw(st.sampled_from(oracle.SUITES[profile.suite].keys)))
+        profile: Profile = data.draw(self.profiles())
+        keys = self.keys_of(data, profile)
         sizes = oracle.SUITES[profile.suite]
-        spi, sequence = data.draw(st.integers(256, 262)), data.draw(arbitrary.first_numbers(profile))
+        spi, sequence = data.draw(st.integers(256, 262)), data.draw(self.first_numbers(profile))
         multicast = data.draw(st.sampled_from([(), (), (), *arbitrary.GROUPS]))
         iv = data.draw(st.sampled_from([None, None, bytes(range(16 if sizes.block == 16 else 8))]))
         material = keys.key, keys.salt, keys.auth_key
