@@ -14,6 +14,7 @@ from wesper.tunnel.events import EVENTS
 from wesper.tunnel.loop import COUNTS
 from wesper.verdict import COUNTERS, DropReason, rust_source
 from wesper.wire import diagram
+from wesper.wire.eesp import EESP, CryptOffsetOption, PayloadInfo, StatelessOption
 from wesper.wire.esp import ESP, BEETPseudoHeader, ESPTrailer
 from wesper.wire.ipv4 import IPv4
 from wesper.wire.ipv6 import IPv6
@@ -22,6 +23,8 @@ from wesper.wire.layouts import LAYOUTS
 from wesper.wire.psp import PSP
 from wesper.wire.psp_exchange import Accept, Error, Frame, Hello, Listed, Open, Refuse, Token
 from wesper.wire.udp import UDP
+from wesper.wire.wesp import WESP
+from wesper.wire.wespv2 import WESPv2
 
 _ROOT = Path(__file__).parents[1]
 
@@ -55,7 +58,8 @@ def formats() -> str:
         "Drawn from the declarations in `src/wesper/wire/` by `tools/generate.py`. Names in the tables are those of",
         "`wesper dissect`, and Wireshark's where it has one.",
     ]
-    for header in (ESP, ESPTrailer, BEETPseudoHeader, PSP, UDP, IPv4, IPv6):
+    family = (ESP, ESPTrailer, BEETPseudoHeader, WESP, WESPv2, EESP, CryptOffsetOption, PayloadInfo, StatelessOption)
+    for header in (*family, PSP, UDP, IPv4, IPv6):
         lines += ["", f"## {header.TITLE}", "", f"Source: {header.SOURCE}.", "", "```text", diagram(header), "```", ""]
         lines += ["| field | bits | name | meaning | source |", "|---|---|---|---|---|"]
         for f in header.FIELDS:
