@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::aead::{Context, prefetch};
+use crate::aead::{Context, Provider};
 use crate::eesp::kdf::MASTER_OCTETS;
 
 /// Longest key besides a row's: three master keys of a stateless group.
@@ -70,12 +70,12 @@ impl ContextCache {
         self.blocks.get(at / BLOCK_SLOTS)?.get(at % BLOCK_SLOTS)?.as_ref()
     }
 
-    /// Starts to bring the context in `slot` near.
+    /// Starts to bring the context in `slot` near, if it is one of `provider` and such a hint is of use.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, slot: u32) {
+    pub(crate) fn prefetch(&self, slot: u32, provider: Provider) {
         let at = slot as usize;
         if let Some(place) = self.blocks.get(at / BLOCK_SLOTS).and_then(|block| block.get(at % BLOCK_SLOTS)) {
-            prefetch(place);
+            Context::prefetch(provider, place);
         }
     }
 
@@ -196,7 +196,6 @@ impl Extras {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aead::Provider;
     use crate::suite::Suite;
 
     fn context(octet: u8) -> Context {

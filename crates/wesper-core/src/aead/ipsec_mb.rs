@@ -43,35 +43,33 @@ unsafe extern "C" {
 /// An expanded key. The shim asserts when compiled that 1024 octets suffice.
 ///
 /// INVARIANT: made by a successful expand after a successful start; octets without pointers, so it may be moved.
+/// Its caller keeps how many octets the key had: here it would take a cache line more.
 #[repr(C, align(64))]
-pub(super) struct Context {
+pub(super) struct Key {
     expanded: [u8; 1024],
-    key_octets: usize,
 }
 
-impl Context {
-    /// Makes AES-GCM with a key of 16, 24 or 32 octets; none for other lengths or a CPU without the code.
-    pub(super) fn gcm(key: &[u8]) -> Option<Self> {
+impl Key {
+    /// Expands an AES-GCM key of 16, 24 or 32 octets; none for other lengths or a CPU without the code.
+    pub(super) fn new(key: &[u8]) -> Option<Self> {
         static STARTED: OnceLock<bool> = OnceLock::new();
         // SAFETY: runs once, before any other function of the shim, and writes the shim's own memory.
         if !STARTED.get_or_init(|| unsafe { wesper_imb_start() } == 1) {
             return None;
         }
-        let mut context = Self { expanded: [0; 1024], key_octets: key.len() };
+        let mut made = Self { expanded: [0; 1024] };
         // SAFETY: the place has the size and alignment that the shim asks for; key is readable.
-        let done = unsafe { wesper_imb_expand(context.expanded.as_mut_ptr().cast(), key.as_ptr(), key.len()) };
-        (done == 1).then_some(context)
+        let done = unsafe { wesper_imb_expand(made.expanded.as_mut_ptr().cast(), key.as_ptr(), key.len()) };
+        (done == 1).then_some(made)
     }
 
-    #[inline(always)]
-    pub(super) fn seal(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8], icv: &mut [u8]) -> Result<(), SealError> {
-        self.seal_from(nonce, aad, None, body, icv)
-    }
-
-    /// Encrypts from one place to another. from: as long as `to`; none: the plaintext is in `to`.
+    /// Encrypts from one place to another.
+    ///
+    /// key_octets: as it was made of; another of 16, 24 and 32 gives nonsense. from: as long as `to`; none: the plaintext is in `to`.
     #[inline(always)]
     pub(super) fn seal_from(
         &self,
+        key_octets: usize,
         nonce: &[u8; 12],
         aad: &[u8],
         from: Option<&[u8]>,
@@ -90,7 +88,7 @@ impl Context {
         unsafe {
             wesper_imb_seal(
                 self.expanded.as_ptr().cast(),
-                self.key_octets,
+                key_octets,
                 nonce.as_ptr(),
                 aad.as_ptr(),
                 aad.len(),
@@ -104,15 +102,11 @@ impl Context {
         Ok(())
     }
 
-    #[inline(always)]
-    pub(super) fn open(&self, nonce: &[u8; 12], aad: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
-        self.open_from(nonce, aad, None, body, icv)
-    }
-
     /// Decrypts from one place to another; on failure `to` holds zeros. from: as in [`Self::seal_from`].
     #[inline(always)]
     pub(super) fn open_from(
         &self,
+        key_octets: usize,
         nonce: &[u8; 12],
         aad: &[u8],
         from: Option<&[u8]>,
@@ -130,7 +124,7 @@ impl Context {
         unsafe {
             wesper_imb_open(
                 self.expanded.as_ptr().cast(),
-                self.key_octets,
+                key_octets,
                 nonce.as_ptr(),
                 aad.as_ptr(),
                 aad.len(),
@@ -145,7 +139,7 @@ impl Context {
     }
 }
 
-impl Drop for Context {
+impl Drop for Key {
     fn drop(&mut self) {
         self.expanded.zeroize();
     }

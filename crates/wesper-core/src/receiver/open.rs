@@ -82,7 +82,7 @@ impl Receiver {
     #[inline(always)]
     fn fetch(&self, number: u32) {
         if let Some(hot) = self.hots.get(number) {
-            self.store.contexts.prefetch(hot.context_slot);
+            self.store.contexts.prefetch(hot.context_slot, self.store.provider);
             if let Some(word) = hot.window.as_ref().and_then(|window| window.word(hot.top.wrapping_add(1))) {
                 prefetch(word);
             }
