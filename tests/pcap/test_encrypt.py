@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,21 @@ import pytest
 from wesper.errors import ConfigError
 from wesper.keying import Encapsulated, StaticSA
 from wesper.pcap import LinkType, ip_offset
-from wesper.sa import AddressRange, Direction, Inner, Mode, Selector, UDPEncapsulation
+from wesper.sa import (
+    AddressRange,
+    CryptOffset,
+    Direction,
+    EESPFormat,
+    Exposure,
+    FlowKind,
+    FlowPolicy,
+    Inner,
+    Mode,
+    Selector,
+    SubSAs,
+    UDPEncapsulation,
+    WESPv2Format,
+)
 
 from ..engine import oracle
 from ..engine.packets import A4, A6, B4, B6, LEFT4, LEFT6, RIGHT4, RIGHT6, icmp, ipv4, ipv6, tcp, udp
@@ -49,6 +64,38 @@ def test_there_and_back(suite: str, settings: dict[str, Any], engine_name: str) 
     for reader in (sa, other_end(sa)):
         back = decrypted(captured(protected), [reader], engine_name)
         assert back.inner == [PACKET, PACKET6]
+
+
+FAMILY: dict[str, dict[str, Any]] = {
+    "wesp": {"protocol": "wesp"},
+    "wespv2": {
+        "protocol": "wespv2",
+        "format": WESPv2Format(CryptOffset(Exposure.L3), 60, flow_identifier=FlowPolicy(FlowKind.FIVE_TUPLE)),
+    },
+    "eesp": {"protocol": "eesp"},
+    "eesp, another number, crypt offset": {
+        "protocol": "eesp",
+        "format": EESPFormat(crypt_offset=CryptOffset(Exposure.L3_L4), max_crypt_offset_octets=80, ip_protocol=254),
+    },
+    "eesp, Sub SAs": {
+        "protocol": "eesp",
+        "format": EESPFormat(session=FlowPolicy(FlowKind.FIVE_TUPLE), sub_sas=SubSAs(max_id=7)),
+        "key": bytes(range(32)),
+        "salt": b"",
+    },
+    "eesp, no numbers": {"protocol": "eesp", "format": EESPFormat(sequence_numbers=False), "window": 0},
+}
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@pytest.mark.parametrize("around", [{}, {"encapsulation": UDPEncapsulation()}, OUTER6], ids=["", "udp", "v6"])
+def test_relatives_there_and_back(kind: str, around: dict[str, Any], engine_name: str) -> None:
+    sa = replace(static_sa("aes-gcm-16", **around), esn=True, **FAMILY[kind])
+    protected = [r.data for r in encrypted(captured([PACKET, PACKET6]), [sa], engine_name).records]
+    number = 17 if "encapsulation" in around else sa.ip_protocol
+    assert headers(protected) == [(6 if around is OUTER6 else 4, number)] * 2
+    for reader in (sa, other_end(sa), replace(sa, spi=None)):
+        assert decrypted(captured(protected), [reader], engine_name).inner == [PACKET, PACKET6]
 
 
 def test_time_and_comments_stay(engine_name: str) -> None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from ..engine import Engine, Options, Packets, open_engine
 from ..errors import ConfigError
 from ..keying import Encapsulated, StaticSA
-from ..protocols import PROTOCOLS, by_ip_protocol, ip, udp
+from ..protocols import PROTOCOLS, WESP_VERSIONS, ip, udp
 from ..protocols.ip import IPAddress
 from ..sa import Mode, SAState
 from ..verdict import REASON_BY_CODE, DropReason
-from ..wire.numbers import ESP, UDP
+from ..wire.numbers import ESP, UDP, WESP
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .opened import Opened
 
@@ -67,7 +67,9 @@ class Opener:
         ports = frozenset({IPSEC_NAT_T_PORT}.union(*(sa.udp_ports for sa in sas)))
         self.engine: Engine = open_engine(engine, Options(udp_ports=ports, events=1))
         self._ports, self._anti_replay = set(ports), anti_replay
-        self._numbers = {ESP}.union(sa.ip_protocol for sa in sas)
+        # By number in an IP header; WESP's is told by its version.
+        self._numbers = {ESP: "esp"} | {sa.ip_protocol: sa.protocol for sa in sas}
+        self._has_eesp = any(sa.protocol == "eesp" for sa in sas)
         self._by_spi: dict[int, list[StaticSA]] = {}
         self._open_spi = [sa for sa in sas if sa.spi is None]
         for sa in sas:
@@ -92,7 +94,7 @@ class Opener:
                     done[place] = Opened(None, results.packets[index], by.sa, by.spi, numbers[index])
                     continue
                 done[place] = Opened(REASON_BY_CODE[code])
-                worth = code in _WORTH_A_LOOK or (code == 1 and self._from_our_port(packets[place]))
+                worth = code in _WORTH_A_LOOK or (code == 1 and self.concerns(packets[place]))
                 if left and worth and self._learn(packets[place], REASON_BY_CODE[code], changed):
                     again.append(place)
             if not again:
@@ -130,18 +132,19 @@ class Opener:
         datagram = ip.parse(packet)
         if datagram is None or datagram.fragment:
             return None
-        body, ports, name = datagram.packet[datagram.upper_at :], None, ""
+        body, ports = datagram.packet[datagram.upper_at :], None
         if datagram.upper == UDP:
             ports = udp.ports(body)
             if ports is None or self._ports.isdisjoint(ports):
                 return None
-            content = udp.content(body)
-            if isinstance(content, DropReason):
+            carried = udp.carried(body)
+            if isinstance(carried, DropReason):
                 return None
-            body, name = content, "esp"
+            marker, body = carried
+            unmarked = "eesp" if self._has_eesp and body[0] & 0x80 else "esp"
+            name = _wesp(body) if marker else unmarked
         else:
-            named = by_ip_protocol(datagram.upper, body)
-            name = "" if named is None else named.name
+            name = _wesp(body) if datagram.upper == WESP else self._numbers.get(datagram.upper, "")
         if not name:
             return None
         located = PROTOCOLS[name].locate(body)
@@ -228,6 +231,12 @@ class Opener:
         self.engine.remove(there.id)
         self._found.pop(there.key, None)
         del self._installed[there.key], self._by_id[there.id]
+
+
+def _wesp(body: bytes) -> str:
+    """Return which WESP a packet is, "" if none that is known.   body: from its first octet."""
+    named = WESP_VERSIONS.get(body[3] >> 6) if len(body) > 3 else None
+    return "" if named is None else named.name
 
 
 def _upper(packet: bytes) -> tuple[int, int]:
