@@ -18,11 +18,12 @@ from .failures import (
     PeerUnreachable,
     TooLarge,
 )
+from .gateway import Gateway, GatewayProfile, GatewaySA
 from .guard import Guard, GuardState, Replay
 from .interface import Engine, Options, SampledDrop
 from .ivs import ClockIVs, CounterIVs, IVSource
 from .marks import FileMarks, Marks, MemoryMarks
-from .opening import open_engine
+from .opening import open_engine, open_gateway
 from .samples import Sample, Samples
 from .table import Limits, RowState, TableEvent, TableEventKind, TransmitTable
 
@@ -40,6 +41,9 @@ __all__ = [
     "DeviceEventKind",
     "Engine",
     "FileMarks",
+    "Gateway",
+    "GatewayProfile",
+    "GatewaySA",
     "Guard",
     "GuardState",
     "IVSource",
@@ -76,5 +80,6 @@ __all__ = [
     "listen_stream",
     "open_clock",
     "open_engine",
+    "open_gateway",
     "peer_of",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..engine import native_is_built
 from ..errors import ConfigError, UnsupportedError
+from .gateway import Gateway
 from .interface import Engine, Options
 
 
@@ -25,3 +26,8 @@ def open_engine(name: str | None = None, options: Options | None = None) -> Engi
     from .native import NativeEngine
 
     return NativeEngine(options)
+
+
+def open_gateway(name: str | None = None, options: Options | None = None) -> Gateway:
+    """Return a new gateway without device keys and associations.   name, Raises: as `open_engine`."""
+    return Gateway(open_engine(name, options))
