@@ -19,6 +19,7 @@ from wesper.tunnel import service
 from wesper.tunnel.control import ControlClient
 from wesper.tunnel.file import load_file
 from wesper.tunnel.keygen import End, add, end, make
+from wesper.tunnel.psp_settings import PSPSettings
 
 PATIENCE_S = 20.0
 INNER = {"left": ("10.8.0.1/24", "fd08::1/64"), "right": ("10.8.0.2/24", "fd08::2/64")}
@@ -122,13 +123,18 @@ def _toml(value: object) -> str:
 
 
 def two_ends(folder: Path, left: Host, right: Host, engine: str = "reference", **options: Any) -> tuple[Side, Side]:
-    """Write the files of both ends.   options: address, peer_address, version, port, mode, suite, esn, inner."""
+    """Write the files of both ends.   options: address, peer_address, version, port, mode, suite, esn, inner, psp.
+
+    psp: settings of a PSP tunnel, or True for those by default.
+    """
     version = options.pop("version", 4)
     addresses = [
         options.pop("address", None) or left.interfaces[0].address(version),
         options.pop("peer_address", None) or right.interfaces[0].address(version),
     ]
-    port = options.pop("port", 4500)
+    port = options.pop("port", 1000 if "psp" in options else 4500)
+    if options.get("psp") is True:
+        options["psp"] = PSPSettings()
     inner = options.pop("inner", INNER)
     folder.mkdir(parents=True, exist_ok=True)
     sides = Side("left", left, folder), Side("right", right, folder)

@@ -103,9 +103,10 @@ def trace(
 def _follow(name: str, run_dir: Path | None, seconds: float, count: int, printer: _Printer) -> int:
     """Show the walks of a running tunnel's packets."""
     with connect(name, run_dir) as client, printer, contextlib.suppress(KeyboardInterrupt):
-        names = names_of(client.ask("status"))
+        status = client.ask("status")
+        names, protocol = names_of(status), str(status.get("protocol"))
         for seen in packets(client, seconds):
-            steps = walk_of(seen, names)
+            steps = walk_of(seen, names, protocol)
             if steps is None:
                 continue
             printer.show(seen.time_ns, Trace(Direction(seen.direction), seen.packet, seen.reason, steps))

@@ -20,6 +20,8 @@ from ..tunnel import service
 from ..tunnel.control import SCHEMA, ControlClient, DaemonGone, running
 from ..tunnel.file import TunnelFile, load_file
 from ..tunnel.metrics import NO_LOSS
+from ..tunnel.psp_settings import psp_of
+from ..tunnel.tables import PSPTable, TunnelTable
 from .packet_view import PIPED_COLUMNS
 
 _Json = Annotated[bool, Parameter(negative=(), show_default=False)]
@@ -199,12 +201,16 @@ def keygen(
     peer_inner: list[str] | None = None,
     networks: list[str] | None = None,
     peer_networks: list[str] | None = None,
+    protocol: Literal["esp", "psp"] = "esp",
     encapsulation: Literal["udp", "none"] = "udp",
-    port: int = 4500,
+    port: int | None = None,
     peer_port: int | None = None,
     suite: str = "aes-gcm-16",
     mode: Literal["tunnel", "transport", "beet"] = "tunnel",
     esn: Annotated[bool, Parameter(negative="--no-esn")] = True,
+    psp_version: Literal[0, 1, 2, 3] = 0,
+    crypt_offset: int = 0,
+    cookie: str = "",
     name: str | None = None,
     add: bool = False,
 ) -> int:
@@ -228,22 +234,31 @@ def keygen(
         Networks behind this end.
     peer_networks
         Networks behind the other end.
+    protocol
+        What the tunnel runs.
     encapsulation
         ESP in UDP, or none: IP protocol 50.
     port
-        UDP port of this end.
+        UDP port of this end; 4500 by default, with PSP 1000.
     peer_port
         UDP port of the other end, if it is another one.
     suite
-        Cipher suite.
+        Cipher suite of ESP.
     mode
         What goes inside.
     esn
-        Extended sequence numbers.
+        Extended sequence numbers of ESP.
+    psp_version
+        PSP's version: 0 AES-128-GCM, 1 AES-256-GCM, 2 AES-128-GMAC, 3 AES-256-GMAC.
+    crypt_offset
+        How much PSP leaves in clear, in 4 octets from the end of the IV.
+    cookie
+        PSP's virtualization cookie, 8 octets in hexadecimal, as of a virtual network.
     name
         Of the tunnel; the names of the files by default.
     add
-        Add a pair of SAs to two files that are there; then `wesper reload` on both ends, in any order.
+        Add a pair of SAs to two files that are there; then `wesper reload` on both ends, in any order. With PSP the
+        device keys of both ends rotate.
     """
     if add:
         written = keys.add(one, other)
@@ -251,6 +266,15 @@ def keygen(
         if local is None or peer is None:
             raise ConfigError("missing", key="--local" if local is None else "--peer", expected="an address, or any")
         udp = encapsulation == "udp"
+        port = (4500 if protocol == "esp" else 1000) if port is None else port
+        psp = None
+        if protocol == "psp":
+            table = TunnelTable(
+                peer=peer, sa=[], protocol="psp", mode=mode, encapsulation=encapsulation,
+                psp=PSPTable(version=psp_version, crypt_offset=crypt_offset, cookie=cookie),
+            )  # fmt: skip
+            given = [key for key, is_given in (("suite", suite != "aes-gcm-16"), ("esn", not esn)) if is_given]
+            psp = psp_of(table, given.__contains__, _wrong_option)
         inside = mode != "transport"
         ends = (
             keys.end(one, local, port if udp else 0, (inner or ["10.8.0.1/24"]) if inside else [], networks or []),
@@ -263,7 +287,7 @@ def keygen(
             ),
         )
         stems = (one.name.removesuffix(".toml"), other.name.removesuffix(".toml"))
-        written = keys.make(*ends, name=name or "-".join(stems), suite=suite, mode=mode, esn=esn)
+        written = keys.make(*ends, name=name or "-".join(stems), suite=suite, mode=mode, esn=esn, psp=psp)
     for path in written:
         print(path)
     verb = "reload" if add else "up"
@@ -273,6 +297,11 @@ def keygen(
         file=sys.stderr,
     )
     return 0
+
+
+def _wrong_option(key: str, what: str, expected: str, kind: type[ConfigError] = ConfigError) -> ConfigError:
+    name = {"psp.version": "psp-version"}.get(key, key.removeprefix("psp.").replace("_", "-"))
+    return kind(what, key=f"--{name}", expected=expected)
 
 
 def socket_of(name: str | None, run_dir: Path | None) -> Path:

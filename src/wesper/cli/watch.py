@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ..errors import ConfigError
-from ..keying import parse_keys, save_keys
+from ..keying import parse_keys, save_keys, save_private
 from ..pcap import create_capture
 from ..tunnel.control import ControlClient
 from ..tunnel.loop import Tapped
@@ -112,8 +112,8 @@ def keys(
     """Write the SAs of a running tunnel with their keys, for Wireshark and for `wesper pcap decrypt`.
 
     An output that ends in .toml gets wesper's TOML, any other, and standard output, Wireshark's esp_sa form (with ESN,
-    from where the numbers stand now). The file is for its owner's eyes only (mode 0600). Exits with 1 if an SA was left
-    out because Wireshark has no name for its suite.
+    from where the numbers stand now). Of PSP there is TOML alone, for `wesper pcap decrypt`. The file is for its
+    owner's eyes only (mode 0600). Exits with 1 if an SA was left out because Wireshark has no name for its suite.
 
     Parameters
     ----------
@@ -125,11 +125,26 @@ def keys(
         Where the tunnel's socket is, if not where it is by default.
     """
     with connect(name, run_dir) as client:
-        sas = parse_keys(str(client.ask("keys").get("sas")), "toml", "the daemon's answer")
+        answer = client.ask("keys")
+    text = str(answer.get("sas"))
+    if answer.get("protocol") == "psp":
+        return _save_associations(text, output)
+    sas = parse_keys(text, "toml", "the daemon's answer")
     left_out = save_keys(sas, output, "toml" if output.endswith(".toml") else "esp_sa")
     for sa in left_out:
         print(f"wesper: {sa.title} is left out: Wireshark has no name for {sa.suite}", file=sys.stderr)
     return CHECK_FAILED if left_out else 0
+
+
+def _save_associations(text: str, output: str) -> int:
+    """Write the TOML of PSP associations, for which Wireshark has no form."""
+    if output == "-":
+        sys.stdout.write(text)
+        return 0
+    if not output.endswith(".toml"):
+        raise ConfigError("Wireshark has no form for PSP's keys", key="--output", expected="a name that ends in .toml")
+    save_private(Path(output), [text])
+    return 0
 
 
 def metrics(name: str | None = None, /, *, run_dir: Path | None = None) -> int:

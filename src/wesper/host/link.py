@@ -5,12 +5,13 @@ header of what it sends to itself; they say where the datagram goes, and with wh
 receives they are written anew.
 
 UDP_ENCAP is not set on the sockets: the kernel would look for an SA of its own.
-Constants: include/uapi/linux/in.h, in6.h; asm-generic/socket.h.
+Constants: include/uapi/linux/in.h, in6.h, udp.h, bpf_common.h; asm-generic/socket.h.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import socket
 import struct
@@ -22,6 +23,7 @@ from ..errors import ConfigError, PermissionNeeded
 
 IPAddress = IPv4Address | IPv6Address
 LinkKind = Literal["udp4", "udp6", "raw4", "raw6"]
+LinkUse = Literal["both", "receive", "send"]
 
 RECEIVE_BUFFER_OCTETS: Final = 8 << 20
 _ESP = 50
@@ -29,6 +31,7 @@ _IP_TOS, _IP_TTL, _IP_HDRINCL, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTTL, _IP_R
 _IPV6_MTU_DISCOVER, _IPV6_HDRINCL, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 36, 49, 50
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT, _IPV6_DONTFRAG, _IPV6_RECVTCLASS, _IPV6_TCLASS = 51, 52, 62, 66, 67
 _PMTUDISC_DONT, _PMTUDISC_PROBE = 0, 3  # PROBE: DF is set, and what the kernel has learnt of the path is left alone
+_UDP_NO_CHECK6_RX, _SO_ATTACH_FILTER, _BPF_RET = 102, 26, 6
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 _ANCILLARY_OCTETS = 256
 _MAX_PACKET = 65535
@@ -46,6 +49,7 @@ class Link:
 
     fd: non-blocking.   local: what it is bound to; unspecified: any address of this host.   port: of UDP, else 0.
     mark: SO_MARK, by which rules tell its packets from those to be protected; 0: none.
+    use: a link that only sends gets nothing.
     """
 
     kind: LinkKind
@@ -53,6 +57,7 @@ class Link:
     port: int
     opened: socket.socket = field(repr=False)
     mark: int = 0
+    use: LinkUse = "both"
     _fragment: bool | None = field(default=None, repr=False)
 
     @property
@@ -71,6 +76,11 @@ class Link:
     def __str__(self) -> str:
         at = f"[{self.local}]" if self.version == 6 else str(self.local)
         return f"udp {at}:{self.port}" if self.is_udp else f"esp {at}"
+
+    @property
+    def receives(self) -> bool:
+        """Whether anything comes by it."""
+        return self.use != "send"
 
     def receive(self) -> bytes | None:
         """Return the next packet from its outer IP header on, None if none waits.
@@ -163,10 +173,12 @@ class Link:
         self.opened.sendmsg((packet[48:],), ancillary, 0, to)
 
 
-def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0) -> Link:
+def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0, use: LinkUse = "both") -> Link:
     """Open a socket of the unprotected side.
 
-    local: an address of this host, or the unspecified one of its version.   port: UDP's.
+    local: an address of this host, or the unspecified one of its version.   port: UDP's; 0: one that the kernel gives.
+    use: "receive" takes datagrams without a checksum over IPv6 too, as PSP has them (RFC 6935 §5); "send" throws away
+    what comes, in the kernel.
     Raises ConfigError if the address is not this host's or the port is taken, PermissionNeeded for raw sockets and
     marks.
     """
@@ -202,6 +214,12 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0)
             ):  # fmt: skip
                 opened.setsockopt(socket.IPPROTO_IPV6, option, value)
             opened.setsockopt(socket.IPPROTO_IPV6, *((socket.IPV6_V6ONLY, 1) if is_udp else (_IPV6_HDRINCL, 1)))
+        if use == "receive" and family == socket.AF_INET6 and is_udp:
+            opened.setsockopt(socket.IPPROTO_UDP, _UDP_NO_CHECK6_RX, 1)
+        if use == "send":
+            drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET, 0, 0, 0), 8)  # keeps no octet
+            filter = struct.pack("HxxxxxxP", 1, ctypes.addressof(drop_all))  # struct sock_fprog
+            opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter)
         opened.bind((str(local), port))
     except OSError as error:
         opened.close()
@@ -217,7 +235,7 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0)
     except BaseException:
         opened.close()
         raise
-    return Link(kind, local, opened.getsockname()[1] if is_udp else 0, opened, mark)
+    return Link(kind, local, opened.getsockname()[1] if is_udp else 0, opened, mark, use)
 
 
 def path_mtu(remote: IPAddress, mark: int = 0) -> int | None:

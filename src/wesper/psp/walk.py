@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..engine.walk import Stage, Step, stages_of
 from ..engine.walk import look as look_at_ip
@@ -93,3 +94,31 @@ def look(direction: Direction, packet: bytes) -> dict[str, str]:
     found["header"] = f"{version}, Next Header {what}, Crypt Offset {offset} octets{cookie}"
     found["key"] = f"SPI {header.spi:#010x}, which is device key {header.spi >> 31}'s; IV {header.iv:#018x}"
     return found
+
+
+_GATEWAY_IN: tuple[Stage, ...] = (
+    *(
+        replace(stage, ends=(*stage.ends, DropReason.IN_NO_POLICY)) if stage.name == "demultiplex" else stage
+        for stage in INBOUND
+    ),
+    Stage(
+        "association",
+        "is it what its association is for: mode, cookie, traffic?",
+        (DropReason.SELECTOR_MISMATCH,),
+        "RFC 4301 §5.2",
+    ),
+)
+_GATEWAY_OUT: tuple[Stage, ...] = (
+    Stage(
+        "policy",
+        "does policy want it protected, and is there an association to do it?",
+        (DropReason.OUT_DISCARD, DropReason.OUT_NO_SA),
+        "RFC 4301 §5.1",
+    ),
+    *OUTBOUND,
+)
+
+
+def gateway_walk(direction: Direction, reason: DropReason | None, found: Mapping[str, str] | None = None) -> list[Step]:
+    """Return the stages of a packet's walk through a gateway.   Arguments as `walk` has them."""
+    return stages_of(_GATEWAY_IN if direction is Direction.IN else _GATEWAY_OUT, reason, found or {})

@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
-from ..engine import Engine, EventKind, Options, open_engine
+from ..engine import EventKind
 from ..engine.interface import SECOND
 from ..errors import ConfigError, WesperError
-from ..host.link import Link, LinkKind, local_address, open_link, path_mtu
+from ..host.link import Link, LinkKind, LinkUse, local_address, open_link, path_mtu
 from ..host.places import make_own
 from ..host.tun import Device, open_device
 from ..protocols.ip import IPAddress
 from ..sa import Mode
+from .carrier import Carrier, open_carrier
 from .control import SCHEMA, ControlServer
 from .events import EventLog
 from .file import TunnelFile, TunnelSettings, load_file
@@ -37,6 +38,7 @@ from .loop import Loop, LoopOptions, now_ns
 from .metrics import NO_LOSS
 from .pairs import Tunnel
 from .path_mtu import PathMessages
+from .psp_settings import PORTS
 from .reference_loop import ReferenceLoop
 from .routes import Plan, Routes, plan
 from .scrape import ScrapeServer
@@ -66,12 +68,14 @@ class Daemon:
 
     def __init__(self, file: TunnelFile, events: EventLog, did: Callable[[str], None] = lambda _: None) -> None:
         self.file, self.events, self._did = file, events, did
-        self.engine: Engine
+        self.engine: Carrier
         self.device: Device
         self.loop: Loop
         self.taps: TapHub
         self.tunnels: list[Tunnel] = []
         self.links: list[Link] = []
+        self.ports: dict[tuple[IPAddress, tuple[int, ...]], tuple[int, ...]] = {}
+        """UDP ports that PSP sends from, by what the file says of them."""
         self.started = now_ns()
         self.trouble: dict[str, str] = {}
         """What is wrong now, by the event's name."""
@@ -131,10 +135,11 @@ class Daemon:
         make_own(file.state_dir, "state_dir")
         self._lock(file.run_dir / f"{file.name}.lock")
         undo.callback(self._close_control)  # the last but the lock: who waits for the end sees all of it gone
-        self.engine = open_engine(file.engine, Options(udp_ports=frozenset(), audit=False, events=4096))
+        self.engine = open_carrier(file)
         self.state = State.open(file.state_dir, file.name)
         undo.callback(self.state.close)
         self.plan = plan(file.name, file.addresses, file.tunnels)
+        self._open_links()
         self.tunnels = [self.make_tunnel(settings) for settings in file.tunnels]
         now = now_ns()
         try:
@@ -146,13 +151,8 @@ class Daemon:
         except OSError as error:  # most calls on descriptors do not say which file it was
             raise OSError(error.errno, error.strerror, str(self.state.path)) from None
         self.set_policies()
-        for kind, local, port in self._wanted_links(file.tunnels):
-            link = open_link(kind, local, port, mark=self.plan.mark)
-            undo.callback(link.close)
-            self.links.append(link)
-            self._did(f"listens on {link}")
         file.check_mtu(self.inner_mtu())
-        native = self.engine.name == "native" and _native_loop() is not None
+        native = self.engine.name == "native" and file.protocol == "esp" and _native_loop() is not None
         self.device = open_device(
             file.name,
             self.inner_mtu(),
@@ -207,10 +207,32 @@ class Daemon:
                 raise ConfigError(f"{name} is running already", path=path, expected=right) from None
             return
 
+    def _open_links(self) -> None:
+        """Open all sockets of the unprotected side."""
+
+        def opened(kind: LinkKind, local: IPAddress, port: int, use: LinkUse) -> Link:
+            link = open_link(kind, local, port, mark=self.plan.mark, use=use)
+            self._undo.callback(link.close)
+            self.links.append(link)
+            return link
+
+        is_psp = self.file.protocol == "psp"
+        for kind, local, port in self._wanted_links(self.file.tunnels):
+            self._did(f"listens on {opened(kind, local, port, 'receive' if is_psp else 'both')}")
+        for each in self.file.tunnels:
+            if each.psp is None or each.sending_from in self.ports:
+                continue
+            local, wanted = each.sending_from
+            kind = "udp4" if local.version == 4 else "udp6"
+            ports = tuple(opened(kind, local, port, "send").port for port in wanted or (0,) * PORTS)
+            self.ports[each.sending_from] = ports
+            self._did(f"sends from {len(ports)} ports of {local}, {min(ports)} to {max(ports)}")
+
     def make_tunnel(self, settings: TunnelSettings) -> Tunnel:
         """Make a tunnel, as yet without SAs."""
         local, around = settings.local, settings.encapsulation
-        if not int(local) and settings.peer is not None and (around is None or settings.mode is not Mode.TUNNEL):
+        is_in_packet = around is None or settings.mode is not Mode.TUNNEL or settings.psp is not None
+        if not int(local) and settings.peer is not None and is_in_packet:
             # Where no UDP socket fills it in, the packet has to bear it.
             found = local_address(settings.peer, self.plan.mark)
             if found is None:
@@ -226,6 +248,7 @@ class Daemon:
             self.state,
             local,
             mtu,
+            ports=self.ports.get(settings.sending_from, ()),
             tell=self.events.tell,
             send=lambda packet: self.loop.send(packet),
         )
@@ -478,6 +501,7 @@ class Daemon:
         return {
             "schema": SCHEMA,
             "name": file.name,
+            "protocol": file.protocol,
             "file": str(file.path.absolute()),
             "pid": os.getpid(),
             "version": __version__,
@@ -494,6 +518,7 @@ class Daemon:
             "links": [
                 {"kind": each.kind, "local": str(each.local), "port": each.port, "mark": each.mark}
                 for each in self.links
+                if each.receives
             ],
             "routes": self.plan.described(),
             "tunnels": [each.describe(now) for each in self.tunnels],
@@ -513,7 +538,9 @@ class Daemon:
 
     def is_linked(self, settings: TunnelSettings) -> bool:
         """Tell whether there is a socket for a tunnel that a file adds."""
-        have = {(each.kind, each.local, each.port) for each in self.links}
+        have = {(each.kind, each.local, each.port) for each in self.links if each.receives}
+        if settings.psp is not None and settings.sending_from not in self.ports:
+            return False
         return all(each in have for each in self._wanted_links((settings,)))
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from ..engine import open_engine
 from ..host.link import local_address, path_mtu
 from ..protocols.ip import IPAddress
 from ..sa import Direction
+from .carrier import open_carrier
 from .control import SCHEMA
 from .file import TunnelFile, TunnelSettings
 from .loop import now_ns
+from .psp_settings import ESP_ONLY, PORTS
 from .routes import Plan, plan
 
 _FILLED_IN: dict[str, Callable[[TunnelFile], str]] = {
@@ -31,8 +33,12 @@ def steps(file: TunnelFile) -> list[str]:
     for each in file.tunnels:
         around = each.encapsulation
         port = f" port {around.local_port}" if around is not None else ""
-        found.append(f"listen: {'UDP' if port else 'ESP'} on {_any(each.local)}{port}, for tunnel {each.name}")
-    mtu = file.mtu or min(_inner_mtu(each, network) for each in file.tunnels)
+        kind = "ESP" if around is None else "UDP" if each.psp is None else "PSP"
+        found.append(f"listen: {kind} on {_any(each.local)}{port}, for tunnel {each.name}")
+        if each.psp is not None:
+            ports = len(each.psp.source_ports) or PORTS
+            found.append(f"send: from {ports} UDP ports of {_any(each.local)}, chosen by the inner flow")
+    mtu = file.mtu or min(_inner_mtu(file, each, network) for each in file.tunnels)
     file.check_mtu(mtu)
     found = list(dict.fromkeys(found))
     found.append(f"make the interface {file.name}: {file.kind}, MTU {mtu}")
@@ -80,26 +86,27 @@ def bypass(file: TunnelFile) -> list[str]:
 
 def _tables(file: TunnelFile) -> Iterator[str]:
     table = file.table
-    for name in ("interface", "log", "metrics"):
+    is_psp = file.protocol == "psp"
+    for name in ("interface", *(["psp"] if is_psp else []), "log", "metrics"):
         yield f"[{name}]"
         yield from _keys(file, name, getattr(table, name))
         yield ""
     for place, tunnel in enumerate(table.tunnel):
         yield "[[tunnel]]"
-        yield from _keys(file, f"tunnel[{place}]", tunnel)
+        yield from _keys(file, f"tunnel[{place}]", tunnel, ESP_ONLY if is_psp else ("psp",))
         for kind in ("selectors", "sa"):
             for number, each in enumerate(getattr(tunnel, kind)):
                 yield ""
                 yield f"[[tunnel.{kind}]]"
-                yield from _keys(file, f"tunnel[{place}].{kind}[{number}]", each)
+                yield from _keys(file, f"tunnel[{place}].{kind}[{number}]", each, ("key_in",) if is_psp else ())
         yield ""
 
 
-def _keys(file: TunnelFile, at: str, table: msgspec.Struct) -> Iterator[str]:
+def _keys(file: TunnelFile, at: str, table: msgspec.Struct, skipped: Sequence[str] = ()) -> Iterator[str]:
     for key in table.__struct_fields__:
         value = getattr(table, key)
         path = f"{at}.{key}"
-        if key in ("selectors", "sa"):
+        if key in ("selectors", "sa") or key in skipped:
             continue
         default = "" if file.given.has(path) else "  # default"
         if path in _FILLED_IN:
@@ -124,12 +131,12 @@ def _toml(key: str, value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _inner_mtu(settings: TunnelSettings, network: Plan) -> int:
+def _inner_mtu(file: TunnelFile, settings: TunnelSettings, network: Plan) -> int:
     path = settings.path_mtu or (path_mtu(settings.peer, network.mark) if settings.peer is not None else None) or 1500
     local = settings.local
     if not int(local) and settings.peer is not None:
         local = local_address(settings.peer, network.mark) or local
-    engine = open_engine("reference")
+    engine = open_carrier(replace(file, engine="reference"))
     profile = settings.profile(local, None, None, path)
     return engine.inner_mtu(engine.install(settings.sa(settings.pairs[0], Direction.OUT, profile), now_ns()))
 

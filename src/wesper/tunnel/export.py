@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ..keying import Encapsulated, StaticSA
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..keying import Encapsulated, PSPAssociation, StaticSA, write_toml
+from ..keying.psp_toml import write_received
 from ..protocols.ip import IPAddress
+from ..psp import GatewaySA
 from ..sa import SA, AddressRange, Direction
+from .carrier import AnySA
 from .file import TunnelFile
 
 
@@ -36,15 +42,45 @@ def static_sa(sa: SA, name: str, sequence: int = 0) -> StaticSA:
     )
 
 
+def psp_association(sa: GatewaySA, name: str, port: int) -> PSPAssociation:
+    """Return a PSP association as a key file has it.   port: the UDP port of this end, which inbound packets go to."""
+    profile = sa.profile
+    look = profile.look if sa.direction is Direction.OUT else replace(profile.look, port=port)
+    return PSPAssociation(
+        look, sa.spi, sa.key, name, sa.direction, _one(profile.local), _one(profile.remote), sa.sequence
+    )
+
+
+def key_file(sas: Iterable[tuple[AnySA, str, int]], port: int) -> str:
+    """Return the TOML of a key file with SAs that may be of either protocol.
+
+    sas: each with its name and the last number used.   port: UDP port that PSP comes to.
+    """
+    esp, psp = list[StaticSA](), list[tuple[PSPAssociation, str]]()
+    for sa, name, sequence in sas:
+        if isinstance(sa, GatewaySA):
+            psp.append((psp_association(sa, name, port), ""))
+        else:
+            esp.append(static_sa(sa, name, sequence))
+    return "".join(write_received(psp)) if psp else write_toml(esp)
+
+
 def sas_of_file(file: TunnelFile) -> list[StaticSA]:
-    """Return all SAs of a tunnel file, each pair's outbound one first; addresses as the file has them."""
-    found = []
+    """Return all SAs of an ESP tunnel file, each pair's outbound one first; addresses as the file has them."""
+    return [static_sa(sa, name) for sa, name in _of_file(file) if isinstance(sa, SA)]
+
+
+def associations_of_file(file: TunnelFile) -> list[PSPAssociation]:
+    """Return all associations of a PSP tunnel file, each pair's outbound one first."""
+    return [psp_association(sa, name, file.psp_port) for sa, name in _of_file(file) if isinstance(sa, GatewaySA)]
+
+
+def _of_file(file: TunnelFile) -> Iterable[tuple[AnySA, str]]:
     for tunnel in file.tunnels:
-        peer = tunnel.peer
-        profile = tunnel.profile(tunnel.local, peer, None, 65535)
+        profile = tunnel.profile(tunnel.local, tunnel.peer, None, 65535)
         for pair in tunnel.pairs:
-            found += [static_sa(tunnel.sa(pair, way, profile), f"{tunnel.name} {way.value}") for way in Direction]
-    return found
+            for way in Direction:
+                yield tunnel.sa(pair, way, profile), f"{tunnel.name} {way.value}"
 
 
 def _one(address: IPAddress) -> AddressRange | None:

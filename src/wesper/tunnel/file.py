@@ -38,6 +38,8 @@ from ..keying.strict_toml import read_strict
 from ..keying.text_file import read_text
 from ..keying.toml_lines import LineIndex
 from ..protocols.ip import IPAddress
+from ..psp.gateway import GatewayProfile, GatewaySA
+from ..psp.interface import check_key
 from ..sa import (
     DF,
     SA,
@@ -51,20 +53,36 @@ from ..sa import (
     Selector,
     UDPEncapsulation,
 )
+from ..wire.psp import PORT as PSP_PORT
+from ..wire.udp import IPSEC_NAT_T_PORT
+from .psp_settings import DeviceKeys, PSPSettings, check_one_device, derived, device_keys_of, psp_of
 from .scrape import parse_listen
-from .tables import EXPECTED, TABLES, FileTable, LifetimeTable, PairTable, PortsTable, SelectorTable, TunnelTable
+from .tables import (
+    EXPECTED,
+    TABLES,
+    FileTable,
+    LifetimeTable,
+    PairTable,
+    PortsTable,
+    SelectorTable,
+    TunnelTable,
+)
 
 Network = IPv4Network | IPv6Network
 BROADCAST = ipaddress.ip_address("255.255.255.255")
 ANY = {4: ipaddress.ip_address("0.0.0.0"), 6: ipaddress.ip_address("::")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_UDP_PORT = {"esp": IPSEC_NAT_T_PORT, "psp": PSP_PORT}
 _PORT_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _SOFT_PERCENT = 80  # of a hard lifetime: when the next keys are asked for
 
 
 @dataclass(frozen=True, slots=True)
 class SAPair:
-    """The two SAs of a pair, as this end sees them.   row_out, row_in: key, salt and auth key in a row."""
+    """The two SAs of a pair, as this end sees them.   row_out, row_in: key, salt and auth key in a row.
+
+    PSP: row_in is derived from the device keys of this end.
+    """
 
     spi_out: int
     spi_in: int
@@ -81,6 +99,7 @@ class SAPair:
 class TunnelSettings:
     """One tunnel to one peer.
 
+    psp: what it runs instead of ESP; None: ESP.
     local: an address of this host; unspecified: any.   peer: None: open, known when it has been heard.
     encapsulation: ports of UDP; None: IP protocol 50.   networks: behind the peer.   path_mtu: octets; 0: the route's.
     keepalive: seconds of silence after which a NAT keepalive goes out; 0: never.   probe: send dummies until the peer
@@ -109,6 +128,17 @@ class TunnelSettings:
     probe: bool
     hard: Lifetime
     pairs: tuple[SAPair, ...]
+    psp: PSPSettings | None = None
+
+    @property
+    def protocol(self) -> str:
+        """Its name in the file."""
+        return "esp" if self.psp is None else "psp"
+
+    @property
+    def sending_from(self) -> tuple[IPAddress, tuple[int, ...]]:
+        """The address and UDP ports that PSP sends from, as the file has them; none: those that the kernel gives."""
+        return self.local, () if self.psp is None else self.psp.source_ports
 
     def routed(self) -> tuple[Network, ...]:
         """Return the networks whose packets have to come to the interface."""
@@ -120,8 +150,13 @@ class TunnelSettings:
             return (ipaddress.ip_network(self.inner.remote),)
         return self.networks
 
-    def profile(self, local: IPAddress, peer: IPAddress | None, port: int | None, mtu: int) -> Profile:
-        """Return what its SAs share.   peer, port: where the peer is now, None: as in the file.   mtu: of the path."""
+    def profile(
+        self, local: IPAddress, peer: IPAddress | None, port: int | None, mtu: int, ports: tuple[int, ...] = ()
+    ) -> Profile | GatewayProfile:
+        """Return what its SAs share.
+
+        peer, port: where the peer is now, None: as in the file.   mtu: of the path.   ports: that PSP sends from.
+        """
         around = self.encapsulation
         if around is not None and port is not None:
             around = UDPEncapsulation(around.local_port, port)
@@ -133,10 +168,14 @@ class TunnelSettings:
                 for each in (hard.seconds, hard.octets, hard.packets)
             )
         )
+        outer = Outer(local, remote, self.hop_limit, self.df, self.dscp)
+        if self.psp is not None:
+            assert around is not None
+            return self.psp.profile(self.mode, outer, around.remote_port, ports, mtu, self.selectors, soft, hard)
         return Profile(
             self.suite,
             self.mode,
-            Outer(local, remote, self.hop_limit, self.df, self.dscp),
+            outer,
             self.inner,
             around,
             esn=self.esn,
@@ -148,9 +187,11 @@ class TunnelSettings:
             hard=hard,
         )
 
-    def sa(self, pair: SAPair, direction: Direction, profile: Profile) -> SA:
+    def sa(self, pair: SAPair, direction: Direction, profile: Profile | GatewayProfile) -> SA | GatewaySA:
         """Return one SA of a pair, at its first number."""
         spi, row = (pair.spi_out, pair.row_out) if direction is Direction.OUT else (pair.spi_in, pair.row_in)
+        if isinstance(profile, GatewayProfile):
+            return GatewaySA(profile, direction, spi, row)
         key, salt, auth = split_keys(profile, len(row))
         return SA(profile, direction, spi, row[:key], row[key : key + salt], row[key + salt : key + salt + auth])
 
@@ -173,8 +214,20 @@ class TunnelFile:
     log_file: Path | None
     metrics: str
     tunnels: tuple[TunnelSettings, ...]
+    device_keys: DeviceKeys = field(repr=False)
     table: FileTable = field(repr=False)
     given: LineIndex = field(repr=False)
+
+    @property
+    def protocol(self) -> str:
+        """What its tunnels run: esp or psp."""
+        return self.tunnels[0].protocol
+
+    @property
+    def psp_port(self) -> int:
+        """UDP port that PSP comes to."""
+        around = self.tunnels[0].encapsulation
+        return PSP_PORT if around is None else around.local_port
 
     def check_mtu(self, mtu: int) -> None:
         """Refuse IPv6 on an interface that has no room for it.   mtu: of the interface.
@@ -208,6 +261,7 @@ def load_file(path: Path | str) -> TunnelFile:
 class _Reader:
     def __init__(self, path: Path, lines: LineIndex) -> None:
         self._path, self._lines, self._at = path, lines, ""
+        self._device_keys: DeviceKeys | None = None
 
     def file(self, table: FileTable) -> TunnelFile:
         self._at = "interface"
@@ -235,6 +289,8 @@ class _Reader:
             self._at = ""
             raise self._wrong("tunnel", "no tunnel", EXPECTED["tunnel"])
         tunnels = []
+        self._at = ""
+        self._device_keys = device_keys_of(table, self._path.parent, self._wrong)
         for place, each in enumerate(table.tunnel):
             self._at = f"tunnel[{place}]"
             tunnels.append(self._tunnel(place, each))
@@ -257,6 +313,7 @@ class _Reader:
             log_file=self._place(table.log.file),
             metrics=table.metrics.listen,
             tunnels=tuple(tunnels),
+            device_keys=self._device_keys or (None, None),
             table=table,
             given=self._lines,
         )
@@ -265,12 +322,13 @@ class _Reader:
         return (self._path.parent / text).absolute() if text else None
 
     def _tunnel(self, place: int, given: TunnelTable) -> TunnelSettings:
+        psp = psp_of(given, lambda key: self._lines.has(f"{self._at}.{key}"), self._wrong)
         self._suite(given.suite)
         mode = Mode(given.mode)
         peer = None if given.peer == "any" else self._address("peer", given.peer, 'an address, or "any"')
         local = self._local(given, peer)
         self._check_ends(local, peer)
-        around = self._encapsulation(given.encapsulation)
+        around = self._encapsulation(given)
         if peer is None and (around is None or mode is Mode.TRANSPORT):
             raise self._wrong("peer", "an open peer", "an address: only UDP in tunnel or BEET mode tells where it is")
         if peer is None and given.roaming is False:
@@ -300,7 +358,7 @@ class _Reader:
             peer=peer,
             mode=mode,
             encapsulation=around,
-            suite=given.suite,
+            suite=given.suite if psp is None else psp.suite,
             networks=networks,
             selectors=self._selectors(given, mode, networks, local, peer, inner),
             routes=given.routes,
@@ -317,6 +375,7 @@ class _Reader:
             probe=given.probe,
             hard=self._lifetime(given.lifetime),
             pairs=(),
+            psp=psp,
         )
         try:
             profile = settings.profile(local, None, None, given.path_mtu or 1500)
@@ -355,14 +414,17 @@ class _Reader:
         near = difflib.get_close_matches(name, SUITES, 1)
         raise self._wrong("suite", f"no suite {name!r}", near[0] if near else ", ".join(SUITES))
 
-    def _encapsulation(self, given: PortsTable | str) -> UDPEncapsulation | None:
-        if given == "none":
+    def _encapsulation(self, table: TunnelTable) -> UDPEncapsulation | None:
+        if table.encapsulation == "none":
             return None
-        ports = PortsTable() if isinstance(given, str) else given
-        for key, port in (("local_port", ports.local_port), ("peer_port", ports.peer_port)):
+        usual = _UDP_PORT[table.protocol]
+        ports = PortsTable() if isinstance(table.encapsulation, str) else table.encapsulation
+        local, remote = (usual if port is None else port for port in (ports.local_port, ports.peer_port))
+        for key, port in (("local_port", local), ("peer_port", remote)):
             if not 0 < port < 65536:
                 raise self._wrong(f"encapsulation.{key}", f"port {port}", "1..65535")
-        return UDPEncapsulation(ports.local_port, ports.peer_port)
+        ports.local_port, ports.peer_port = local, remote  # for who shows every default
+        return UDPEncapsulation(local, remote)
 
     def _selectors(
         self,
@@ -415,9 +477,18 @@ class _Reader:
         except ConfigError as error:
             raise self._wrong(f"lifetime.{error.key}", error.what, error.expected) from None
 
-    def _pair(self, at: str, given: PairTable, settings: TunnelSettings, profile: Profile) -> SAPair:
+    def _pair(self, at: str, given: PairTable, settings: TunnelSettings, profile: Profile | GatewayProfile) -> SAPair:
         rows = []
         for key, name in (("key_out", given.key_out), ("key_in", given.key_in)):
+            if settings.psp is not None and key == "key_in":
+                if name:
+                    raise self._wrong(f"{at}.{key}", "with PSP", "none: it follows from the device keys")
+                assert self._device_keys is not None
+                where = f"{at}.spi_in"
+                rows.append(derived(self._device_keys, given.spi_in, settings.psp.version, where, self._wrong))
+                continue
+            if not name:
+                raise self._wrong(f"{at}.{key}", "missing", EXPECTED[key])
             try:
                 row = read_key_row(self._path.parent / name)
             except FileNotFoundError:
@@ -427,10 +498,14 @@ class _Reader:
             except ConfigError as error:
                 raise self._wrong(f"{at}.{key}", f"{name}: {error.what}", error.expected, type(error)) from None
             try:
-                split_keys(profile, len(row))
-            except KeyMaterialError as error:
+                if isinstance(profile, GatewayProfile):
+                    check_key(row, profile.look.version)
+                else:
+                    split_keys(profile, len(row))
+            except ConfigError as error:
                 what = f"{len(row)} octets in {name} for {settings.suite}"
-                raise self._wrong(f"{at}.{key}", what, f"{error.expected} octets", KeyMaterialError) from None
+                expected = f"{error.expected.removesuffix(' octets')} octets"
+                raise self._wrong(f"{at}.{key}", what, expected, KeyMaterialError) from None
             rows.append(row)
         if rows[0] == rows[1]:
             raise self._wrong(
@@ -468,6 +543,7 @@ class _Reader:
         names, spis, rows = set[str](), set[int](), set[bytes]()
         for place, each in enumerate(tunnels):
             self._at = f"tunnel[{place}]"
+            check_one_device(each.psp, each.encapsulation, tunnels[0].psp, tunnels[0].encapsulation, self._wrong)
             if each.name in names:
                 raise self._wrong("name", f"two tunnels named {each.name}", "a name of its own")
             names.add(each.name)

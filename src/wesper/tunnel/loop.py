@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import ClassVar, Final, Literal, NamedTuple
 
-from ..engine import Engine
 from ..host.link import Link
 from ..host.tun import Device
 from ..protocols import icmp
 from ..verdict import Bypassed, Delivered, Dropped, DropReason
+from .carrier import Carrier
 
 COUNTS: Final[Mapping[str, str]] = {
     "device_read_packets": "packets that this host wanted protected, cut to the size of the wire",
@@ -85,7 +85,7 @@ class Loop(ABC):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Carrier,
         device: Device,
         links: Sequence[Link],
         *,
@@ -172,7 +172,7 @@ class Loop(ABC):
                     self.counted["bypassed"] += 1
                 case Dropped(reason, mtu):
                     dropped = dropped or reason
-                    if reason is DropReason.OUT_TOO_BIG:
+                    if reason in (DropReason.OUT_TOO_BIG, DropReason.PSP_OUT_TOO_BIG):
                         self._answer_too_big(packet, mtu)
         return dropped
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from .. import __version__
 from ..sa import SAState
-from ..verdict import COUNTERS, PSP_REASONS, DropReason
+from ..verdict import COUNTERS, PSP_COUNTERS, PSP_REASONS, DropReason
 from .loop import COUNTS
 from .openmetrics import Family, Sample
 
@@ -30,7 +30,7 @@ class Numbers:
     """Numbers of one daemon at one moment.
 
     name: of the running file.   interface: its name.   counts: the loop's, by name.   drops: the engine's, by the
-    reason's name.   events: how many of each name were told.
+    reason's name.   events: how many of each name were told.   protocol: esp or psp.   counters: the engine's, by name.
     """
 
     name: str
@@ -41,10 +41,21 @@ class Numbers:
     drops: Mapping[str, int]
     sas: Sequence[SANumbers] = ()
     events: Mapping[str, int] = field(default_factory=dict)
+    protocol: str = "esp"
+    counters: Mapping[str, int] = field(default_factory=dict)
 
 
-_REASONS: Final = tuple(reason for reason in DropReason if reason not in PSP_REASONS)  # tunnels carry ESP
-NO_LOSS: Final = frozenset({DropReason.KEEPALIVE, DropReason.DUMMY})
+_OF_POLICY: Final = (
+    DropReason.SELECTOR_MISMATCH,
+    DropReason.IN_NO_POLICY,
+    DropReason.OUT_DISCARD,
+    DropReason.OUT_NO_SA,
+)
+_REASONS: Final = {
+    "esp": tuple(reason for reason in DropReason if reason not in PSP_REASONS),
+    "psp": tuple(reason for reason in DropReason if reason in PSP_REASONS or reason in _OF_POLICY),
+}
+NO_LOSS: Final = frozenset({DropReason.KEEPALIVE, DropReason.DUMMY, DropReason.PSP_EMPTY})
 """What an engine counts as it counts drops though nobody has lost anything: packets that were never to go further."""
 _SIDES = {"device": ("read", "written"), "link": ("sent", "received")}
 _WAYS = {"read": "out", "sent": "out", "written": "in", "received": "in"}
@@ -56,6 +67,7 @@ _TRAFFIC = frozenset(
 def families(numbers: Numbers) -> Iterator[Family]:
     """Yield all metrics of a daemon, each with the label `name`."""
     name = {"name": numbers.name}
+    reasons = _REASONS[numbers.protocol]
     about = {**name, "interface": numbers.interface, "engine": numbers.engine, "version": __version__}
     yield Family("wesper_daemon", "info", "What runs.", (Sample(1, about),))
     up = (Sample(numbers.uptime_seconds, name),)
@@ -75,12 +87,12 @@ def families(numbers: Numbers) -> Iterator[Family]:
         "Packets that the engine dropped, by reason and by the name of the kernel's counter.",
         tuple(
             Sample(numbers.drops.get(each.name, 0), {**name, "reason": each.name, "counter": each.counter})
-            for each in _REASONS
+            for each in reasons
         ),
     )
     xfrm = dict.fromkeys(COUNTERS, 0)
-    for reason in _REASONS:
-        if reason.counter:
+    for reason in reasons:
+        if reason.counter in xfrm:
             xfrm[reason.counter] += numbers.drops.get(reason.name, 0)
     yield Family(
         "wesper_xfrm",
@@ -88,6 +100,13 @@ def families(numbers: Numbers) -> Iterator[Family]:
         "The same by the names of /proc/net/xfrm_stat.",
         tuple(Sample(count, {**name, "counter": counter}) for counter, count in xfrm.items()),
     )
+    if numbers.protocol == "psp":
+        yield Family(
+            "wesper_psp",
+            "counter",
+            "What the engine has counted, by the names of the kernel's PSP statistics.",
+            tuple(Sample(numbers.counters.get(each, 0), {**name, "counter": each}) for each in PSP_COUNTERS),
+        )
     yield Family(
         "wesper_events",
         "counter",

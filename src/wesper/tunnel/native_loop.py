@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from .. import _native
-from ..engine import Engine
 from ..engine.native import NativeEngine
 from ..errors import UnsupportedError, WesperError
 from ..host.link import Link
 from ..host.tun import Device
 from ..verdict import REASON_BY_CODE
+from .carrier import Carrier
 from .loop import COUNTS, Loop, LoopOptions, Tapped, now_ns
 
 _WHOLE = 1 << 16  # octets of a packet that a tap keeps
@@ -37,7 +37,7 @@ class NativeLoop(Loop):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Carrier,
         device: Device,
         links: Sequence[Link],
         *,

@@ -17,16 +17,16 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Final
 
-from ..engine import Engine
 from ..engine.interface import SECOND
 from ..errors import ConfigError
 from ..protocols.ip import IPAddress, checksum
-from ..sa import SA, Direction, Mode, Policy, Profile, SAState
+from ..sa import Direction, Mode, Policy, SAState
 from ..sa.selectors import Action
 from ..verdict import Delivered
 from ..wire.ipv4 import IPv4
 from ..wire.ipv6 import IPv6
 from ..wire.numbers import NO_NEXT_HEADER
+from .carrier import AnyProfile, AnySA, Carrier
 from .file import ANY, SAPair, TunnelSettings
 from .state import State, fingerprint
 
@@ -48,8 +48,8 @@ class Pair:
     """
 
     pair: SAPair
-    out: SA
-    inward: SA
+    out: AnySA
+    inward: AnySA
     out_id: int
     in_id: int
     out_mark: bytes
@@ -75,20 +75,22 @@ class Tunnel:
 
     tell: an event's name and fields.   send: takes a protected packet.
     local: the address it sends from.   remote: where the peer is, with its UDP port (0 without UDP); None: not known.
+    ports: that PSP sends from.
     """
 
     def __init__(
         self,
         settings: TunnelSettings,
-        engine: Engine,
+        engine: Carrier,
         state: State,
         local: IPAddress,
         path_mtu: int,
         *,
+        ports: tuple[int, ...] = (),
         tell: Callable[..., None],
         send: Callable[[bytes], None],
     ) -> None:
-        self.settings, self.local, self.path_mtu = settings, local, path_mtu
+        self.settings, self.local, self.path_mtu, self.ports = settings, local, path_mtu, ports
         self._engine, self._state, self._tell, self._send = engine, state, tell, send
         around = settings.encapsulation
         self.remote: tuple[IPAddress, int] | None = None
@@ -105,13 +107,13 @@ class Tunnel:
     def name(self) -> str:
         return self.settings.name
 
-    def profile(self) -> Profile:
+    def profile(self) -> AnyProfile:
         """Return the profile of SAs installed now."""
         peer, port = self.remote or (None, None)
         port = port if self.settings.encapsulation is not None else None
-        return self.settings.profile(self.local, peer, port, self.path_mtu)
+        return self.settings.profile(self.local, peer, port, self.path_mtu, self.ports)
 
-    def prepare(self, pairs: tuple[SAPair, ...]) -> list[tuple[SA, str]]:
+    def prepare(self, pairs: tuple[SAPair, ...]) -> list[tuple[AnySA, str]]:
         """Return the SAs of pairs, with what people call them, for `State.admit`."""
         profile = self.profile()
         return [
@@ -208,6 +210,7 @@ class Tunnel:
         peer = self.remote
         return {
             "name": self.name,
+            "protocol": self.settings.protocol,
             "mode": self.settings.mode.value,
             "suite": self.settings.suite,
             "local": str(self.local),
@@ -295,7 +298,7 @@ class Tunnel:
         self._dummy(pair, now)
 
     def _dummy(self, pair: Pair, now: int) -> None:
-        if self.settings.mode is Mode.TUNNEL:
+        if self.settings.mode is Mode.TUNNEL or self.settings.psp is not None:
             verdict = self._engine.dummy(pair.out_id, _DUMMY, now)
         else:
             # Transport and BEET mode take header and all from a packet: one without a next header is a dummy.

@@ -33,15 +33,18 @@ class ReferenceLoop(Loop):
         self._running = False
         until = time.monotonic() + drain_seconds
         poll = select.poll()
-        for link in self.links:
-            poll.register(link.fd, select.POLLIN)
-        by_descriptor = {link.fd: link for link in self.links}
+        by_descriptor = {link.fd: link for link in self.links if link.receives}
+        for descriptor in by_descriptor:
+            poll.register(descriptor, select.POLLIN)
         while (left := until - time.monotonic()) > 0:
             for descriptor, _ in poll.poll(left * 1000):
                 self._inward(by_descriptor[descriptor])
 
     def watch(self) -> Mapping[int, Callable[[], None]]:
-        return {self.device.fd: self._outward, **{link.fd: partial(self._inward, link) for link in self.links}}
+        return {
+            self.device.fd: self._outward,
+            **{link.fd: partial(self._inward, link) for link in self.links if link.receives},
+        }
 
     def counts(self) -> dict[str, int]:
         return {name: self.counted[name] for name in COUNTS}

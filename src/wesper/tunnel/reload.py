@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from .carrier import take_device_keys
 from .file import SAPair, TunnelFile, TunnelSettings
 from .loop import now_ns
 from .pairs import Tunnel
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _OF_THE_PROCESS = ("name", "kind", "engine", "offloads", "workers", "state_dir", "run_dir", "log_format", "log_file")
 _OF_SAS = (
     "peer", "mode", "encapsulation", "suite", "selectors", "inner", "esn", "window", "dscp", "df", "hop_limit",
-    "pad_to", "hard", "local",
+    "pad_to", "hard", "local", "psp",
 )  # fmt: skip
 _IN_THE_FILE = {"hard": "lifetime", "log_format": "log.format", "log_file": "log.file"}
 
@@ -35,6 +36,8 @@ def change(daemon: Daemon, file: TunnelFile, *, dry_run: bool = False) -> list[s
     for key in _OF_THE_PROCESS:
         if getattr(file, key) != getattr(before, key):
             raise _fixed(file, _IN_THE_FILE.get(key, f"interface.{key}"), "wesper down, then wesper up")
+    if file.protocol != before.protocol:
+        raise _fixed(file, "tunnel[0].protocol", "wesper down, then wesper up")
     running = {each.name: each for each in daemon.tunnels}
     wanted = {each.name: each for each in file.tunnels}
     for settings in file.tunnels:
@@ -70,6 +73,7 @@ def change(daemon: Daemon, file: TunnelFile, *, dry_run: bool = False) -> list[s
     added = [daemon.make_tunnel(settings) for name, settings in wanted.items() if name not in running]
     new = [(each, pair) for each in added for pair in each.settings.pairs]
     _admit(daemon, new + [(running[name], pair) for name, pairs in new_pairs.items() for pair in pairs])
+    take_device_keys(daemon.engine, file)
     now = now_ns()
     for tunnel in added:
         for pair in tunnel.settings.pairs:

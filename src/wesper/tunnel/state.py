@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigError, KeyMaterialError
+from ..psp.gateway import GatewaySA
 from ..sa import SA, Direction
 
 BLOCK: Final = 1 << 20
@@ -40,7 +41,7 @@ _MAX_OCTETS: Final = 1 << 30
 _NEW_KEYS: Final = "new keys for both ends: `wesper keygen`"
 
 
-def fingerprint(sa: SA, direction: Direction | None = None) -> bytes:
+def fingerprint(sa: SA | GatewaySA, direction: Direction | None = None) -> bytes:
     """Return 16 octets that tell a key, used in one direction, from all others and do not tell it.
 
     Of what makes a nonce unique: suite, key and salt. The SPI is not among it: the same key under another SPI would
@@ -102,7 +103,7 @@ class State:
             os.close(descriptor)
             raise
 
-    def admit(self, sas: Sequence[tuple[SA, str]]) -> None:
+    def admit(self, sas: Sequence[tuple[SA | GatewaySA, str]]) -> None:
         """Let SAs use this state, at a start and whenever new ones come; those in use already stay as they are.
 
         sas: each with what people call it.
@@ -116,7 +117,7 @@ class State:
             ledger.note(new, self.generation)
         self._in_use.update(new)
 
-    def _check(self, sas: Sequence[tuple[SA, str]], ledger: _Ledger) -> dict[bytes, _Kept]:
+    def _check(self, sas: Sequence[tuple[SA | GatewaySA, str]], ledger: _Ledger) -> dict[bytes, _Kept]:
         new: dict[bytes, _Kept] = {}
         end = max((kept.place for kept in self._kept.values()), default=0)
         seen: set[bytes] = set()
@@ -158,7 +159,7 @@ class State:
         os.fsync(self._fd)
         _sync_directory(self.path.parent)
 
-    def resume(self, sa: SA) -> int:
+    def resume(self, sa: SA | GatewaySA) -> int:
         """Return the number for `SA.sequence` to go on with, and reserve the first block of an outbound one.
 
         Outbound: the last number that may have been used. Inbound: the highest one received; the engine has to be told
@@ -176,7 +177,7 @@ class State:
         self._sync()
         return used
 
-    def reserved(self, sa: SA) -> int:
+    def reserved(self, sa: SA | GatewaySA) -> int:
         """Return the last number that an outbound SA may use."""
         return self._kept[fingerprint(sa)].number
 

@@ -8,7 +8,6 @@ import msgspec
 
 from ..host.tun import DeviceKind
 from ..sa.replay import DEFAULT_WINDOW
-from ..wire.udp import IPSEC_NAT_T_PORT
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -42,11 +41,26 @@ class MetricsTable(_Strict):
     listen: str = ""
 
 
-class PortsTable(_Strict):
-    """`encapsulation` as a table: ports of UDP."""
+class DeviceTable(_Strict):
+    """`[psp]`: this end as a PSP device.   device_keys: a file with device key 0, or both in a row."""
 
-    local_port: int = IPSEC_NAT_T_PORT
-    peer_port: int = IPSEC_NAT_T_PORT
+    device_keys: str = ""
+
+
+class PortsTable(_Strict):
+    """`encapsulation` as a table: ports of UDP; none: the protocol's."""
+
+    local_port: int | None = None
+    peer_port: int | None = None
+
+
+class PSPTable(_Strict):
+    """`psp` of a tunnel: how its packets look.   source_ports: a range, or a list; none: as the kernel gives them."""
+
+    version: int = 0
+    crypt_offset: int = 0
+    cookie: str = ""
+    source_ports: list[int] | str = []
 
 
 class InnerTable(_Strict):
@@ -76,12 +90,12 @@ class LifetimeTable(_Strict):
 
 
 class PairTable(_Strict):
-    """`[[tunnel.sa]]`: two SAs, one each way, with their key files."""
+    """`[[tunnel.sa]]`: two SAs, one each way, with their key files.   key_in: not PSP's, which has device keys."""
 
     spi_out: int
     spi_in: int
     key_out: str
-    key_in: str
+    key_in: str = ""
 
 
 class TunnelTable(_Strict):
@@ -90,10 +104,12 @@ class TunnelTable(_Strict):
     peer: str
     sa: list[PairTable]
     name: str = ""
+    protocol: Literal["esp", "psp"] = "esp"
     local: str = "any"
     mode: Literal["tunnel", "transport", "beet"] = "tunnel"
     encapsulation: PortsTable | Literal["udp", "none"] = "udp"
     suite: str = "aes-gcm-16"
+    psp: PSPTable | None = None
     networks: list[str] = []
     selectors: list[SelectorTable] = []
     routes: bool = True
@@ -118,6 +134,7 @@ class FileTable(_Strict):
     interface: InterfaceTable = msgspec.field(default_factory=InterfaceTable)
     log: LogTable = msgspec.field(default_factory=LogTable)
     metrics: MetricsTable = msgspec.field(default_factory=MetricsTable)
+    psp: DeviceTable = msgspec.field(default_factory=DeviceTable)
 
 
 TABLES: dict[str, type[msgspec.Struct]] = {
@@ -125,14 +142,17 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "interface": InterfaceTable,
     "log": LogTable,
     "metrics": MetricsTable,
+    "psp": DeviceTable,
     "tunnel": TunnelTable,
     "tunnel.encapsulation": PortsTable,
     "tunnel.inner": InnerTable,
+    "tunnel.psp": PSPTable,
     "tunnel.selectors": SelectorTable,
     "tunnel.lifetime": LifetimeTable,
     "tunnel.sa": PairTable,
 }
 EXPECTED: dict[str, str] = {
+    "device_keys": "the name of a key file, as keygen makes",
     "df": "copy, set or clear",
     "dscp": "copy or 0..63",
     "encapsulation": "udp, none or a table of local_port and peer_port",
@@ -143,7 +163,9 @@ EXPECTED: dict[str, str] = {
     "kind": "auto, tun or veth",
     "mode": "tunnel, transport or beet",
     "offloads": "auto or off",
+    "protocol": "esp or psp",
     "sa": "a [[tunnel.sa]] table for each pair of SAs",
+    "source_ports": '16 ports or more: a list, or "first-last"',
     "spi_in": "a number, 0x100..0xffffffff",
     "spi_out": "a number, 0x100..0xffffffff",
     "tunnel": "a [[tunnel]] table for each peer",

@@ -7,10 +7,12 @@ import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from ..engine.walk import Step, look, walk
+from ..engine import walk as esp_walk
+from ..engine.walk import Step
 from ..errors import WesperError
 from ..pcap import CaptureWriter, Interface, LinkType
 from ..pcap.record import OPT_COMMENT, Option
+from ..psp import walk as psp_walk
 from ..sa import Direction
 from ..verdict import DropReason
 from .loop import Loop, Tapped
@@ -111,16 +113,17 @@ class SeenFile:
         self._writer.write(seen.packet, seen.time_ns, interface=self._interfaces[seen.side], options=options)
 
 
-def walk_of(seen: Tapped, names: Mapping[int, str]) -> list[Step] | None:
+def walk_of(seen: Tapped, names: Mapping[int, str], protocol: str = "esp") -> list[Step] | None:
     """Return the walk of a packet that entered an engine; None for one that came out of it.
 
-    names: what to call an SA, by its SPI.
+    names: what to call an SA, by its SPI.   protocol: that the tunnel runs.
     """
     if (seen.side, seen.direction) not in (("inner", "out"), ("outer", "in")):
         return None
     direction = Direction(seen.direction)
-    found = look(direction, seen.packet)
-    spi = found.get("header", "").partition("SPI ")[2][:10]
+    is_psp = protocol == "psp"
+    found = psp_walk.look(direction, seen.packet) if is_psp else esp_walk.look(direction, seen.packet)
+    spi = found.get("key" if is_psp else "header", "").partition("SPI ")[2][:10]
     if spi and int(spi, 16) in names:
-        found["sa"] = names[int(spi, 16)]
-    return walk(direction, seen.reason, found)
+        found["association" if is_psp else "sa"] = names[int(spi, 16)]
+    return (psp_walk.gateway_walk if is_psp else esp_walk.walk)(direction, seen.reason, found)

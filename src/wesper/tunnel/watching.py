@@ -12,11 +12,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..engine import Engine
 from ..errors import ConfigError
-from ..keying import write_toml
 from ..sa import Direction, SAState
-from .export import static_sa
+from .carrier import AnySA, Carrier
+from .export import key_file
 from .loop import Tapped
 from .metrics import Numbers, SANumbers, families
 from .openmetrics import exposition
@@ -56,14 +55,14 @@ def tap(daemon: Daemon, connection: Connection, request: dict[str, Any]) -> dict
 
 def keys(daemon: Daemon, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
     """Return the SAs that are installed, with their keys: who may ask could read the key files, too."""
-    found = []
+    found: list[tuple[AnySA, str, int]] = []
     for tunnel in daemon.tunnels:
         for pair in tunnel.pairs:
             profile = tunnel.profile()
             for way, sa in ((Direction.OUT, pair.out_id), (Direction.IN, pair.in_id)):
                 made = tunnel.settings.sa(pair.pair, way, profile)
-                found.append(static_sa(made, f"{tunnel.name} {way.value}", _sequence(daemon.engine, sa)))
-    return {"sas": write_toml(found)}
+                found.append((made, f"{tunnel.name} {way.value}", _sequence(daemon.engine, sa)))
+    return {"protocol": daemon.file.protocol, "sas": key_file(found, daemon.file.psp_port)}
 
 
 def tapped(client: ControlClient, until: float | None = None) -> Iterator[tuple[list[Tapped], int]]:
@@ -105,6 +104,8 @@ def numbers_of(status: Mapping[str, Any]) -> Numbers:
                 for way in ("out", "in")
             ],
             events={str(key): int(count) for key, count in status.get("events", {}).items()},
+            protocol="psp" if status.get("protocol") == "psp" else "esp",
+            counters={str(key): int(count) for key, count in status.get("counters", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadAnswer(f"the daemon's status makes no sense: {error!r}") from None
@@ -120,7 +121,7 @@ def names_of(status: Mapping[str, Any]) -> dict[int, str]:
     return {sa.spi: f"{sa.tunnel}, {sa.suite}" for sa in numbers_of(status).sas}
 
 
-def _sequence(engine: Engine, sa: int) -> int:
+def _sequence(engine: Carrier, sa: int) -> int:
     try:
         return engine.state(sa).sequence
     except ConfigError:  # expired, and not yet noticed

@@ -1,0 +1,221 @@
+"""PSP tunnels between two hosts: modes, IP versions, cookies, rotation; what is told of them; a kill at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import struct
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from wesper.cli.watch import keys, metrics
+from wesper.errors import ConfigError
+from wesper.keying import load_psp_keys
+from wesper.lab import pair
+from wesper.protocols import ip
+from wesper.tunnel.psp_settings import PSPSettings
+
+from .ends import Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
+from .test_live import ENGINES, network_of, tcp
+
+pytestmark = pytest.mark.usefixtures("namespaces")
+COOKIE = bytes.fromhex("00000000cafe0007")
+LOOKS = {
+    "plain": PSPSettings(),
+    "vni": PSPSettings(1, 2, COOKIE),
+    "gmac": PSPSettings(2),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("mode", ["tunnel", "transport"])
+def test_every_way_to_carry(mode: str, version: int, look: str, engine: str, tmp_path: Path) -> None:
+    with pair() as lab:
+        a, b = lab
+        before = network_of(a)
+        left, right = two_ends(tmp_path, a, b, engine, mode=mode, version=version, psp=LOOKS[look])
+        with ending(left, right):
+            left.up()
+            right.up()
+            targets = [right.inner, right.inner6] if mode == "tunnel" else [b.interfaces[0].address(version)]
+            await_ping(left, targets[0])
+            for target in targets:
+                assert ping(left, target, 3) == 3
+                assert ping(left, target, 3, octets=1200) == 3
+                assert tcp(a, b, target, 1 << 18) == 1 << 18
+            found = left.pair()
+            eventually(lambda: left.pair()["proven"])
+            assert found["out"]["packets"] > 12
+            assert found["in"]["packets"] > 12
+            status = left.status()
+            assert (status["protocol"], status["tunnels"][0]["suite"]) == ("psp", LOOKS[look].suite)
+            assert status["counters"]["tx_packets"] >= found["out"]["packets"]
+            assert not set(status["drops"]) - {"PSP_EMPTY"}
+            left.down()
+            right.down()
+        assert network_of(a) == before
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_device_keys_rotate_without_losing_a_packet(engine: str, tmp_path: Path) -> None:
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, engine, psp=True)
+        with ending(left, right), contextlib.ExitStack() as stack:
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            stream = stack.enter_context(Stream(left, right))
+            slots = []
+            for first, second in ((left, right), (right, left), (left, right)):
+                slots.append(left.pair(-1)["in"]["spi"] >> 31)
+                add_pair(left, right)
+                with pytest.raises(ConfigError, match="has associations still"):
+                    add_pair(left, right)
+                first.ask("reload")
+                stream.run(0.3)
+                second.ask("reload")
+                eventually(lambda: left.pair(-1)["sending"] and right.pair(-1)["sending"])
+                for side in (first, second):
+                    drop_first_pair(side)
+                    side.ask("reload")
+                    stream.run(0.2)
+            assert slots == [0, 1, 0]
+            assert stream.lost() == []
+            assert stream.twice == 0
+            assert {each["event"] for each in left.ask("events")["events"]} >= {"pair_proven", "pair_sending"}
+
+
+def test_what_cannot_change_is_refused(tmp_path: Path) -> None:
+    with pair() as lab:
+        left, _ = two_ends(tmp_path, *lab, psp=True)
+        with ending(left):
+            left.up()
+            for key, value in (("psp", {"version": 0, "crypt_offset": 3}), ("mode", "transport")):
+                before = left.path.read_text()
+                left.set("tunnel", **{key: value})
+                if key == "mode":
+                    lines = left.path.read_text().splitlines(keepends=True)
+                    left.path.write_text("".join(line for line in lines if not line.startswith("networks")))
+                with pytest.raises(Exception, match="can't change in a running tunnel"):
+                    left.ask("reload")
+                left.path.write_text(before)
+
+
+class Wire:
+    """All PSP packets that leave a host's interface, counted by SPI and IV."""
+
+    def __init__(self, sock: socket.socket, interface: str) -> None:
+        self._sock = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 20)
+        sock.bind((interface, 3))
+        sock.setblocking(False)
+        self.seen: Counter[bytes] = Counter()
+        self.ports: Counter[tuple[bytes, int]] = Counter()
+
+    def take(self) -> None:
+        """Count what has passed."""
+        while True:
+            try:
+                frame = self._sock.recv(2048)
+            except BlockingIOError:
+                return
+            datagram = ip.parse(frame[14:])
+            if datagram is None or datagram.upper != 17:
+                continue
+            source, destination = struct.unpack_from(">HH", datagram.packet, datagram.upper_at)
+            if destination == 1000:
+                self.seen[datagram.packet[datagram.upper_at + 12 : datagram.upper_at + 24]] += 1
+                self.ports[datagram.header.source, source] += 1
+
+    def lost(self) -> int:
+        """Return how many frames it missed."""
+        return int(struct.unpack("II", self._sock.getsockopt(263, 6, 8))[1])  # PACKET_STATISTICS
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_iv_comes_twice_though_the_daemon_is_killed(engine: str, tmp_path: Path) -> None:
+    chance, kills = random.Random(f"kill psp {engine}"), 30
+    with pair(offloads=False) as lab:
+        a, b = lab
+        left, right = two_ends(tmp_path, a, b, engine, psp=True)
+        with (
+            ending(left, right),
+            a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniff,
+            a.socket() as flood,
+        ):
+            wire = Wire(sniff, a.interfaces[0].name)
+            right.up()
+            flood.setblocking(False)
+            for number in range(kills):
+                left.begin()
+                if number % 4:  # else it is killed while it starts
+                    await_ping(left, right.inner)
+                    for _ in range(chance.randrange(40)):
+                        with contextlib.suppress(OSError):
+                            flood.sendto(b"more IVs", (right.inner, 9))
+                time.sleep(chance.random() * (0.01 if number % 4 else 0.1))
+                left.kill()
+                wire.take()
+            left.up()
+            await_ping(left, right.inner)
+            wire.take()
+            assert wire.lost() == 0
+    assert len(wire.seen) > 2 * kills
+    assert [key for key, count in wire.seen.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_flow_keeps_its_source_port_and_flows_are_spread(engine: str, tmp_path: Path) -> None:
+    with pair(offloads=False) as lab:
+        a, b = lab
+        left, right = two_ends(tmp_path, a, b, engine, psp=PSPSettings(source_ports=tuple(range(50000, 50016))))
+        left.set("tunnel", psp={"source_ports": "50000-50015"})
+        with ending(left, right), a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as sniff:
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            own = socket.inet_aton(a.interfaces[0].address(4))
+            wire = Wire(sniff, a.interfaces[0].name)
+            with a.socket() as one:
+                one.bind((left.inner, 0))
+                for _ in range(20):
+                    one.sendto(b"one flow", (right.inner, 9))
+            eventually(lambda: (wire.take(), any(count >= 20 for count in wire.ports.values()))[1])
+            for _ in range(64):
+                with a.socket() as other:
+                    other.sendto(b"another", (right.inner, 9))
+
+            def ports() -> set[int]:
+                wire.take()
+                return {port for source, port in wire.ports if source == own}
+
+            eventually(lambda: len(ports()) > 8)
+            assert ports() <= set(range(50000, 50016))
+
+
+def test_what_those_who_look_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, psp=PSPSettings(cookie=COOKIE))
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            run = left.path.parent / "run"
+            found = tmp_path / "psp.toml"
+            assert keys("left", output=str(found), run_dir=run) == 0
+            assert found.stat().st_mode & 0o777 == 0o600
+            with pytest.raises(ConfigError, match="Wireshark"):
+                keys("left", output=str(tmp_path / "esp_sa"), run_dir=run)
+            by_way = {each.direction.value: each for each in load_psp_keys(found).associations}
+            assert by_way["out"].spi == left.pair()["out"]["spi"]
+            assert metrics("left", run_dir=run) == 0
+            told = capsys.readouterr().out
+            assert 'wesper_psp_total{name="left",counter="rx_auth_fail"} 0' in told
+            assert 'reason="PSP_AUTH"' in told
+            assert 'reason="REPLAY"' not in told
