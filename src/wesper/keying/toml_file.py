@@ -14,10 +14,20 @@ import msgspec
 from ..crypto import SUITES
 from ..engine.interface import split_keys
 from ..errors import ConfigError, KeyMaterialError
-from ..protocols import PROTOCOLS
+from ..protocols import PROTOCOLS, Format
 from ..sa import AddressRange, Direction, Inner, Mode, Profile, UDPEncapsulation
 from ..sa.replay import DEFAULT_WINDOW
 from ..sa.selectors import Opaque
+from .family_toml import (
+    FAMILY_WORDS,
+    EESPTable,
+    OptionTable,
+    StatelessTable,
+    SubSAsTable,
+    WESPv2Table,
+    read_format,
+    write_format,
+)
 from .psp import PSPKeys
 from .psp_toml import PSP_WORDS, AssociationTable, DeviceTable, psp_keys
 from .static import Encapsulated, StaticSA, legacy_word
@@ -59,6 +69,8 @@ class _Association(_Strict):
     window: int = DEFAULT_WINDOW
     sequence: int = 0
     selectors: list[SelectorTable] = []
+    wespv2: WESPv2Table | None = None
+    eesp: EESPTable | None = None
 
 
 class _File(_Strict):
@@ -76,9 +88,16 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "sa.inner": _Pair,
     "sa.encapsulation": _Ports,
     "sa.selectors": SelectorTable,
+    "sa.wespv2": WESPv2Table,
+    "sa.wespv2.options": OptionTable,
+    "sa.eesp": EESPTable,
+    "sa.eesp.options": OptionTable,
+    "sa.eesp.stateless": StatelessTable,
+    "sa.eesp.sub_sas": SubSAsTable,
 }
 _WORDS = {
     **PSP_WORDS,
+    **FAMILY_WORDS,
     "direction": "out or in",
     "encapsulation": "none, udp, auto or a table of ports",
     "mode": "tunnel, transport, beet or auto",
@@ -112,7 +131,8 @@ class _Reader(TableReader):
     def sa(self, given: _Association) -> StaticSA:
         """Return the SA.   Raises ConfigError or KeyMaterialError with place."""
         self._known(given)
-        key, salt, auth_key = self._keys(given)
+        settings = self._format(given)
+        key, salt, auth_key = self._keys(given, settings)
         sa = StaticSA(
             suite=given.suite,
             spi=None if given.spi == "*" else int(given.spi),
@@ -131,6 +151,7 @@ class _Reader(TableReader):
             window=given.window,
             sequence=given.sequence,
             selectors=self.selectors(given.selectors),
+            format=settings,
             path=self._path,
             line=self._lines.line(self._at),
         )
@@ -139,6 +160,19 @@ class _Reader(TableReader):
         except ConfigError as error:
             raise self.wrong(error.key, error.what, error.expected, type(error)) from None
         return sa
+
+    def _format(self, given: _Association) -> Format | None:
+        """Return the protocol's own settings, None: its default ones."""
+        for name, table in (("wespv2", given.wespv2), ("eesp", given.eesp)):
+            if table is None:
+                continue
+            if given.protocol != name:
+                raise self.wrong(name, f"settings of {name} with protocol {given.protocol!r}", f"protocol = {name!r}")
+            try:
+                return read_format(table)
+            except ConfigError as error:
+                raise self.wrong(f"{name}.{error.key}", error.what, error.expected, type(error)) from None
+        return None
 
     def _known(self, given: _Association) -> None:
         if given.protocol not in PROTOCOLS:
@@ -150,7 +184,7 @@ class _Reader(TableReader):
         near = difflib.get_close_matches(given.suite, SUITES, 1)
         raise self.wrong("suite", f"no suite {given.suite!r}", near[0] if near else ", ".join(SUITES))
 
-    def _keys(self, given: _Association) -> tuple[bytes, bytes, bytes]:
+    def _keys(self, given: _Association, settings: Format | None) -> tuple[bytes, bytes, bytes]:
         inline = (given.key, given.salt, given.auth_key)
         if given.key_file is None:
             if given.key is None and SUITES[given.suite].key_octets != (0,):
@@ -160,10 +194,20 @@ class _Reader(TableReader):
             raise self.wrong("key_file", "keys both here and in a file", "one of the two", KeyMaterialError)
         row = self.key_row(given.key_file)
         try:
-            key, salt, _ = split_keys(Profile(given.suite, Mode.TRANSPORT), len(row))
+            profile = Profile(
+                given.suite,
+                Mode.TRANSPORT,
+                protocol=given.protocol,
+                esn=given.esn,
+                window=given.window,
+                format=settings,
+            )
+            key, salt, _ = split_keys(profile, len(row))
         except KeyMaterialError as error:
             what = f"{len(row)} octets for {given.suite}"
             raise self.wrong("key_file", what, f"{error.expected} octets", KeyMaterialError) from None
+        except ConfigError as error:
+            raise self.wrong(error.key, error.what, error.expected) from None
         return row[:key], row[key : key + salt], row[key + salt :]
 
     def _inner(self, given: _Pair | None) -> Inner | None:
@@ -209,6 +253,7 @@ def _table(sa: StaticSA) -> str:
     secrets = (("key", sa.key), ("salt", sa.salt), ("auth_key", sa.auth_key))
     values += [(key, f'"{octets.hex()}"') for key, octets in secrets if octets]
     lines = ["", "[[sa]]", *(f"{key} = {value}" for key, value in values)]
+    lines += [] if sa.format is None else write_format(sa.format)
     for selector in sa.selectors:
         lines += ["", "[[sa.selectors]]"]
         for key, ranges in (("local", selector.local), ("remote", selector.remote)):
