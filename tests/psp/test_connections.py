@@ -285,3 +285,16 @@ def test_packets_of_nobody_are_counted_by_name(tmp_path: Path) -> None:
         counters = right.status()["counters"]
         assert counters["rx_auth_fail"] == 1
         assert counters["rx_error"] + counters["rx_bad"] >= 1
+
+
+@pytest.mark.needs_root
+def test_an_interface_that_somebody_deletes_ends_its_streams_and_no_more(tmp_path: Path) -> None:
+    with two_hosts(tmp_path) as (left, right, _), connected(left, right) as (ours, theirs):
+        with blocking.listen_stream(7100, via=right.socket):
+            right.node.run(["ip", "link", "delete", "psp0"])
+            until(lambda: not any(each["kind"] == "stream" for each in right.status()["listeners"]))
+            with pytest.raises(psp.PeerRefused, match="nobody listens on stream port 7100"):
+                blocking.connect_stream(address(right), 7100, via=left.socket)
+        ours.send(b"still here")
+        assert theirs.receive(10) == b"still here"
+        transfer(left, right, 10_000)  # the next one makes it again

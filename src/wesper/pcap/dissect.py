@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
+from types import SimpleNamespace
 
 from ..crypto import InvalidTag, Transform, transform
 from ..keying import PSPKeys, StaticSA
 from ..protocols import ip
 from ..protocols.esp import authenticated, implicit_iv
+from ..protocols.options import walk as walk_options
 from ..protocols.psp import INDEX_MASK, header_version
 from ..protocols.udp import content
 from ..sa import infer_sequence
 from ..verdict import DropReason
-from ..wire import numbers
+from ..wire import numbers, wespv2
+from ..wire.eesp import EESP
+from ..wire.eesp import IP_PROTOCOL as EESP_PROTOCOL
 from ..wire.esp import ESP, BEETPseudoHeader, ESPTrailer
 from ..wire.format import Field, Header
 from ..wire.ipv4 import IPv4
 from ..wire.ipv6 import IPv6, IPv6Extension, IPv6Fragment
+from ..wire.layout import Layout, Part
+from ..wire.layouts import LAYOUTS
 from ..wire.link import VLAN, Ethernet
 from ..wire.psp import ICV as PSP_ICV
 from ..wire.psp import PORT, PSP
 from ..wire.transport import ICMP, TCP
-from ..wire.udp import IPSEC_NAT_T_PORT, UDP
+from ..wire.udp import IPSEC_NAT_T_PORT, UDP, WESP_IDENTIFIER
+from ..wire.wesp import WESP
 from .dissection import Dissection, Layer, added, data_layer, noted, read_layer
 from .link import LinkType, ip_offset, link_type_name
 from .opener import HALVES
@@ -63,6 +71,10 @@ class Keyring:
         """Return the SA for an SPI between two addresses."""
         ends = ip.address(source), ip.address(destination)
         return next((sa for sa in self._sas if sa.protocol == "esp" and sa.carries(spi, *ends)), None)
+
+    def has(self, spi: int) -> bool:
+        """Whether an ESP SA of the file has this SPI by name."""
+        return any(sa.spi == spi and sa.protocol == "esp" for sa in self._sas)
 
     def open(self, sa: StaticSA, body: bytes, spi: int, low: int) -> tuple[bytes, int] | None:
         """Return plaintext with its trailer, and all 64 bits of the number; None if the ICV does not fit."""
@@ -124,6 +136,8 @@ class _Walk:
             numbers.ICMP: self._icmp,
             numbers.ICMPV6: self._icmp,
             numbers.ESP: self._esp,
+            numbers.WESP: self._wesp,
+            EESP_PROTOCOL: lambda at, end, _: self._wrapped(LAYOUTS["eesp"], at, end),
         }
 
     def link(self, link_type: int) -> None:
@@ -271,6 +285,13 @@ class _Walk:
         if IPSEC_NAT_T_PORT not in (layer.value("source_port"), layer.value("destination_port")):
             self._rest(inside, at + octets, "RFC 768")
             return
+        if self._data[inside : inside + 4] == WESP_IDENTIFIER:
+            self._rest(inside, inside + 4, "RFC 5840 §2.1", title="WESP identifier")
+            self._wesp(inside + 4, at + octets, header)
+            return
+        if self._data[inside : inside + 1] >= b"\x80" and octets - UDP.SIZE >= EESP.SIZE and self._is_eesp(inside):
+            self._wrapped(LAYOUTS["eesp"], inside, at + octets)
+            return
         found = content(self._data[at : at + octets])
         if found is DropReason.KEEPALIVE:
             self._rest(inside, at + octets, "RFC 3948 §2.3", title="NAT keepalive")
@@ -334,6 +355,67 @@ class _Walk:
         if sa.esn:
             noted(layer, "sequence", f"with its high half {sequence}")
         self._inside(at + layer.octets, end, plaintext, sa, header)
+
+    def _is_eesp(self, at: int) -> bool:
+        """Whether what comes in UDP with the first bit set is EESP, and not ESP with such an SPI."""
+        octet, optlen = self._data[at], self._data[at + 1]
+        return octet == 0x80 and optlen % 4 == 0 and not self._has_sa(int.from_bytes(self._data[at : at + 4], "big"))
+
+    def _has_sa(self, spi: int) -> bool:
+        return self._keys is not None and self._keys.has(spi)
+
+    def _wesp(self, at: int, end: int, header: Layer) -> None:
+        """Read what has WESP's number: the version says which of the two it is."""
+        version = self._data[at + 3] >> 6 if at + 3 < end else 0
+        if version == wespv2.VERSION:
+            self._wrapped(LAYOUTS["wespv2"], at, end)
+            return
+        layer = self._read(WESP, at, end)
+        if layer is None:
+            return
+        if layer.value("version"):
+            self.result.fail(f"wesp.ver is {layer.value('version')}")
+            self._rest(at + layer.octets, end, layer.source)
+        else:
+            self._esp(at + layer.octets, end, header)
+
+    def _wrapped(self, layout: Layout, at: int, end: int) -> None:
+        """Read headers that follow each other, and what stands in clear behind them."""
+        start, known = at, SimpleNamespace()
+        for part in layout.parts:
+            lengths = {"iv": 0, **part.negotiated}  # only the SA knows it: it is shown with what is encrypted
+            lengths |= {name: compute(known) for name, compute in part.lengths.items()}
+            layer = self._read(part.header, at, end, lengths=lengths)
+            if layer is None:
+                return
+            known.__dict__.update((value.field.name, value.value) for value in layer.values)
+            for field in part.header.FIELDS:
+                known.__dict__.setdefault(field.name, b"")  # of no octets, so no layer has it
+            if part.options is not None:
+                place = next((v.bit // 8 for v in layer.values if v.field.name == part.options.field), at)
+                self._options(part, known, place)
+            at += layer.octets
+        clear = at
+        if layout.clear is not None:
+            with contextlib.suppress(AttributeError):  # the option that would say so is not there
+                clear = min(max(start + layout.clear(known), at), end)
+        if clear > at:
+            self._rest(at, clear, layout.source, title="Payload in the clear")
+        self._rest(clear, end, layout.source, title="Encrypted")
+
+    def _options(self, part: Part, known: SimpleNamespace, at: int) -> None:
+        assert part.options is not None
+        area = known.__dict__[part.options.field]
+        found = walk_options(area)
+        if found is None:
+            self.result.fail(f"{part.header.NAME}: options that do not fill their place")
+            return
+        for option in found:
+            declaration = part.options.known.get(option.type)
+            if declaration is not None:
+                layer = self._read(declaration, at + option.at, at + option.at + 2 + len(option.data))
+                if layer is not None:
+                    known.__dict__.update((value.field.name, value.value) for value in layer.values)
 
     def _inside(self, at: int, end: int, plaintext: bytes, sa: StaticSA, header: Layer) -> None:
         """Go on with what was encrypted, put where it stood."""

@@ -164,6 +164,8 @@ class Host(Party):
                     self._forget(flow, ConnectionLost("the PSP daemon has ended"), tell_peer=False)
             self._streams.close()
             self._streams = None
+            for kind, port in [each for each in self._listeners if each[0] == "stream"]:
+                self._stop_listening(kind, port)
         if self._sockets is not None:
             self._sockets.close()
             self._sockets = None
@@ -194,7 +196,7 @@ class Host(Party):
         own = self._own_address(peer)
         wanted = Wanted("datagram", port, self._free_port(own, peer, port))
         agreement = await self._agreed(own, peer, wanted, seconds)
-        return self.make_flow(agreement, wanted, serves=False)
+        return self._made(agreement, wanted)
 
     async def open_stream(self, peer: IPAddress, port: int, seconds: float) -> tuple[Flow, socket.socket]:
         """Agree on a stream, and return a TCP socket that may connect.   Raises as open_datagrams, PermissionNeeded."""
@@ -204,7 +206,7 @@ class Host(Party):
         try:
             wanted = Wanted("stream", port, stream.getsockname()[1])
             agreement = await self._agreed(own, peer, wanted, seconds)
-            return self.make_flow(agreement, wanted, serves=False), stream
+            return self._made(agreement, wanted), stream
         except BaseException:
             stream.close()
             raise
@@ -266,6 +268,17 @@ class Host(Party):
 
     # Connections
 
+    def _made(self, agreement: Agreement, wanted: Wanted) -> Flow:
+        """Take up a connection of ours; what can't be is closed again."""
+        try:
+            return self.make_flow(agreement, wanted, serves=False)
+        except Refusal as refusal:
+            self.agreements.close(agreement)
+            raise ConnectionLost(refusal.sentence) from None
+        except BaseException:
+            self.agreements.close(agreement)
+            raise
+
     def make_flow(self, agreement: Agreement, wanted: Wanted, *, serves: bool) -> Flow:
         """Take up a connection that is agreed on.   serves: the peer has asked for it.   Raises Refusal, OSError."""
         ports = (wanted.service_port, wanted.port) if serves else (wanted.port, wanted.service_port)
@@ -279,7 +292,8 @@ class Host(Party):
         mtu = self._path_mtu(agreement.peer)
         flow.most = _most(flow, mtu)
         if wanted.kind == "stream":
-            assert self._streams is not None
+            if self._streams is None:
+                raise Refusal("the interface of the streams has gone")
             side: Side = "server" if serves else "client"
             self._let_go[flow] = self._streams.hold(str(agreement.peer), side, wanted.service_port, mtu)
         self.flows.add(flow)
