@@ -22,6 +22,7 @@ from wesper.psp import aio, identity
 from wesper.psp.agreements import Agreement, Party, Refusal, Wanted
 from wesper.psp.aio import PeerExchanges
 from wesper.psp.exchange_events import Terms
+from wesper.psp.exchange_messages import EndReason
 from wesper.psp.failures import ConnectionLost, PeerRefused, PeerUnreachable
 from wesper.psp.settings import HostSettings, PeerSettings
 
@@ -399,3 +400,26 @@ def test_identities_are_made_once_and_their_keys_are_private(tmp_path: Path) -> 
         identity.parse_fingerprint("ab:cd")
     with pytest.raises(ConfigError, match="certificate in PEM"):
         identity.read_certificate(key)
+
+
+def test_raw_runs_that_are_closed_are_forgotten(tmp_path: Path) -> None:
+    async def main() -> None:
+        left, right = (Host(settings, Terms(raw=True)) for settings in settings_of(tmp_path))
+        async with running(left, right):
+            for _ in range(3):
+                run = await left.exchanges.open_raw(LEFT, RIGHT, 0, 10)
+                session = left.exchanges._sessions[0]
+                session.exchange.close(run)
+                left.exchanges._flush(session)
+            await left.exchanges.open_raw(LEFT, RIGHT, 0, 10)
+            await until(lambda: len(right.exchanges.raw_runs) == 1)
+            await left.exchanges.stop()
+            await until(lambda: not right.exchanges.raw_runs)
+
+    run(main())
+
+
+def test_the_page_has_every_reason() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "psp-exchange.md").read_text()
+    for reason in EndReason:
+        assert reason is EndReason.CLOSED or f"| {reason.value} | `{reason.name}` |" in page

@@ -472,6 +472,8 @@ class PeerExchanges(Agreements):
                     agreement.spi = int(run.spis[0])
                     self._party.released(agreement, int(spis[0]))
             case Closed(run, _, reason):
+                if not run.alive.any():
+                    self._forget_raw(run)
                 closed = session.agreements.pop((run.ours, run.first_id), None)
                 if closed is not None:
                     lost = ConnectionLost(f"{session.identity} has lost it") if reason else None
@@ -562,9 +564,13 @@ class PeerExchanges(Agreements):
             if not waiting.done():
                 waiting.set_exception(error)
         session.asked.clear()
+        self.raw_runs = [each for each in self.raw_runs if each[1].alive.any()]
         gone, session.agreements = list(session.agreements.values()), {}
         for agreement in gone:
             self._party.over(agreement, ConnectionLost(f"{session.identity}: {event.sentence}"))
+
+    def _forget_raw(self, run: Run) -> None:
+        self.raw_runs = [each for each in self.raw_runs if each[1] is not run]
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)

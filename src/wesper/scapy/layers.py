@@ -49,6 +49,8 @@ class _InUDP(Packet):
         return ESP.dispatch_hook(_pkt)  # type: ignore[no-untyped-call]
 
 
+# Scapy's own PSP, if somebody has loaded it, knows no versions 2 and 3 and reads cookies another way.
+UDP.payload_guess = [each for each in UDP.payload_guess if each[1].__module__ != "scapy.contrib.psp"]
 bind_layers(UDP, PSP, dport=LAYOUTS["psp"].udp_port)
 for lower, number in ((IP, "proto"), (IPv6, "nh")):
     bind_layers(lower, EESP, **{number: LAYOUTS["eesp"].ip_protocol})
