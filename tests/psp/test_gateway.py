@@ -16,7 +16,7 @@ from wesper.psp.gateway import OUTBOUND_IDS
 from wesper.sa import Action, AddressRange, Direction, Lifetime, Mode, Outer, Policy, Selector
 from wesper.verdict import Bypassed, Delivered, Dropped, DropReason
 
-from .conftest import KEYS, open_with_keys
+from .conftest import KEYS
 from .packets import HOSTS, rebuilt, udp
 
 COOKIE = bytes.fromhex("00000000000a11ce")
@@ -41,13 +41,20 @@ def sa(way: Direction, given: psp.GatewayProfile, spi: int = SPI, sequence: int 
     return psp.GatewaySA(given, way, spi, psp.derive_key(KEYS[spi >> 31], spi, given.look.version), sequence)
 
 
+def gateway(name: str) -> psp.Gateway:
+    """Return a gateway with both device keys."""
+    made = psp.open_gateway(name, psp.Options(hash_key=bytes(16)))
+    made.set_device_keys(KEYS)
+    return made
+
+
 class Ends:
     """A sender and a receiver, the latter with the device keys."""
 
     def __init__(self, name: str, given: psp.GatewayProfile | None = None) -> None:
         self.profile = given or profile()
-        self.sender = psp.Gateway(open_with_keys(name))
-        self.receiver = psp.Gateway(open_with_keys(name))
+        self.sender = gateway(name)
+        self.receiver = gateway(name)
         self.out = self.sender.install(sa(Direction.OUT, self.profile))
         self.inward = self.receiver.install(sa(Direction.IN, self.profile))
         self.sender.set_policies([Policy(Action.PROTECT, (), ((None, self.out),))])
@@ -110,7 +117,7 @@ def test_no_iv_beyond_the_bound_and_none_twice_across_a_restart(engine_name: str
     ends.send(udp())
     seen.append(ends.sender.state(ends.out).sequence)
 
-    again = psp.Gateway(open_with_keys(engine_name))
+    again = gateway(engine_name)
     id = again.install(sa(Direction.OUT, ends.profile, sequence=seen[-1]))
     verdict = again.encapsulate(id, udp(), 0)
     assert isinstance(verdict, Delivered)
@@ -146,18 +153,18 @@ def test_what_is_not_an_associations_own_is_dropped(engine_name: str) -> None:
         replace(ends.profile, look=replace(ends.profile.look, cookie=bytes(8))),
         replace(ends.profile, selectors=(Selector((), (AddressRange.parse("203.0.113.0/24"),)),)),
     ):
-        receiver = psp.Gateway(open_with_keys(engine_name))
+        receiver = gateway(engine_name)
         receiver.install(sa(Direction.IN, other))
         assert reason(receiver.inbound(sent, 0)) is DropReason.SELECTOR_MISMATCH
 
     # The SPI's key for another version, which only the device itself could have given away.
-    receiver = psp.Gateway(open_with_keys(engine_name))
+    receiver = gateway(engine_name)
     receiver.install(sa(Direction.IN, profile(code=1)))
     assert reason(receiver.inbound(sent, 0)) is DropReason.PSP_NO_DEVICE_KEY
     assert receiver.state(SPI).packets == 0
 
     # The device keys fit all of its SPIs, and the gateway was told of one.
-    stranger = psp.Gateway(open_with_keys(engine_name))
+    stranger = gateway(engine_name)
     assert reason(stranger.inbound(sent, 0)) is DropReason.PSP_NO_DEVICE_KEY
     assert reason(ends.receiver.inbound(udp(), 0)) is DropReason.IN_NO_POLICY
     spoilt = sent[:-1] + bytes((sent[-1] ^ 1,))
@@ -278,7 +285,7 @@ def test_what_can_not_be_installed_is_refused(engine_name: str) -> None:
     inward = sa(Direction.IN, ends.profile)
     with pytest.raises(ConfigError, match="is taken"):
         ends.receiver.install(inward)
-    other = psp.Gateway(open_with_keys(engine_name))
+    other = gateway(engine_name)
     with pytest.raises(ConfigError, match="another key"):
         other.install(replace(inward, key=bytes(16)))
     for spi in (0, 0x80000000, 1 << 32):

@@ -55,6 +55,7 @@ def test_every_way_to_carry(mode: str, version: int, look: str, engine: str, tmp
             assert found["in"]["packets"] > 12
             status = left.status()
             assert (status["protocol"], status["tunnels"][0]["suite"]) == ("psp", LOOKS[look].suite)
+            assert status["loop"] == status["engine"] == engine
             assert status["counters"]["tx_packets"] >= found["out"]["packets"]
             assert not set(status["drops"]) - {"PSP_EMPTY"}
             left.down()

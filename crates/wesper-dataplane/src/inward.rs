@@ -4,10 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use wesper_core::protocol::Protocol;
-use wesper_core::receiver::Receiver;
 use wesper_core::selectors::Way;
 
 use crate::Shared;
+use crate::carrier::{Carrier, Inbound};
 use crate::counters::inward::{
     ALL, BAD_DATAGRAM, BATCHES, BY_ENGINE, DEVICE_DOWN, DEVICE_FULL, DEVICE_REFUSED, OCTETS, PACKETS, RECEIVE_ERRORS,
     RECEIVES, SLOW, SLOW_LOST, WRITES, WRITTEN_OCTETS, WRITTEN_PACKETS,
@@ -101,38 +101,44 @@ impl<'a> Inward<'a> {
 
     /// Opens all datagrams of the messages, in place, all of them under one lock.
     fn open(&mut self, messages: usize) {
+        let shared = self.shared;
+        match &shared.carrier {
+            Carrier::Sas(engine) => engine.with_receiver(|receiver| self.open_with(receiver, messages)),
+            Carrier::Psp(gateway) => self.open_with(&mut *gateway.receiver(), messages),
+        }
+    }
+
+    fn open_with<R: Inbound>(&mut self, receiver: &mut R, messages: usize) {
         self.buf.truncate(self.messages * STRIDE);
         let Self { shared, link, device, intake, buf, joiner, alone, counts, .. } = self;
         let now = sys::now();
-        shared.engine.with_receiver(|receiver| {
-            let mut opener = Opener { receiver, shared, buf, counts, now, tapped: shared.tap.is_open() };
-            for index in 0..messages {
-                let Some(arrival) = intake.arrival(index) else { continue };
-                let at = index * STRIDE + FRONT;
-                let Some(front) = front_of(link, &arrival).filter(|_| !arrival.is_truncated) else {
-                    opener.counts[PACKETS] += 1;
-                    opener.counts[OCTETS] += arrival.octets as u64;
-                    opener.counts[BAD_DATAGRAM] += 1;
-                    continue;
-                };
-                let size = if arrival.told.segment == 0 { arrival.octets } else { arrival.told.segment };
-                let (mut from, end) = (at, at + arrival.octets);
-                loop {
-                    let datagram = Piece { at: from, len: size.min(end - from) };
-                    if let Some(packet) = opener.open(front.as_ref(), datagram, from == at) {
-                        if device.takes_segments() {
-                            joiner.push(opener.buf, packet);
-                        } else {
-                            alone.push(packet);
-                        }
-                    }
-                    from += size.max(1);
-                    if from >= end {
-                        break;
+        let mut opener = Opener { receiver, shared, buf, counts, now, tapped: shared.tap.is_open() };
+        for index in 0..messages {
+            let Some(arrival) = intake.arrival(index) else { continue };
+            let at = index * STRIDE + FRONT;
+            let Some(front) = front_of(link, &arrival).filter(|_| !arrival.is_truncated) else {
+                opener.counts[PACKETS] += 1;
+                opener.counts[OCTETS] += arrival.octets as u64;
+                opener.counts[BAD_DATAGRAM] += 1;
+                continue;
+            };
+            let size = if arrival.told.segment == 0 { arrival.octets } else { arrival.told.segment };
+            let (mut from, end) = (at, at + arrival.octets);
+            loop {
+                let datagram = Piece { at: from, len: size.min(end - from) };
+                if let Some(packet) = opener.open(front.as_ref(), datagram, from == at) {
+                    if device.takes_segments() {
+                        joiner.push(opener.buf, packet);
+                    } else {
+                        alone.push(packet);
                     }
                 }
+                from += size.max(1);
+                if from >= end {
+                    break;
+                }
             }
-        });
+        }
     }
 
     /// Writes what has been opened to the device.
@@ -165,8 +171,8 @@ fn front_of(link: &Link, arrival: &Arrival) -> Option<Option<Front>> {
     Front::udp(source, SocketAddr::new(destination, end.port), told.traffic_class, told.hop_limit).map(Some)
 }
 
-struct Opener<'a> {
-    receiver: &'a mut Receiver,
+struct Opener<'a, R> {
+    receiver: &'a mut R,
     shared: &'a Shared,
     buf: &'a mut Vec<u8>,
     counts: &'a mut [u64; ALL],
@@ -174,7 +180,7 @@ struct Opener<'a> {
     tapped: bool,
 }
 
-impl Opener<'_> {
+impl<R: Inbound> Opener<'_, R> {
     /// Opens one datagram in place. is_first: nothing that is still needed stands before it.
     fn open(&mut self, front: Option<&Front>, datagram: Piece, is_first: bool) -> Option<Piece> {
         let header = front.map_or(0, Front::octets);
@@ -209,13 +215,12 @@ impl Opener<'_> {
             }
         }
         let outer = if self.tapped { self.buf.get(start..start + len).map(<[u8]>::to_vec) } else { None };
-        let opened = self.receiver.decapsulate(self.buf, start, len, self.now);
+        let opened = self.receiver.decapsulate(self.buf, Piece { at: start, len }, self.now);
         if let Some(outer) = outer {
             self.shared.tap.see(self.now, Way::Inbound, false, &outer, opened.err());
         }
         match opened {
-            Ok(opened) => {
-                let packet = Piece { at: opened.start, len: opened.len };
+            Ok(packet) => {
                 if self.tapped {
                     self.shared.tap.see(self.now, Way::Inbound, true, packet.of(self.buf), None);
                 }

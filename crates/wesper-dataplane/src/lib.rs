@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod ancillary;
+mod carrier;
 pub mod checksum;
 pub mod counters;
 pub mod cut;
@@ -32,9 +33,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use wesper_core::engine::Engine;
 use wesper_core::selectors::Way;
 
+pub use crate::carrier::Carrier;
 use crate::counters::{self as counted, Counts, INWARD, OUTWARD};
 use crate::device::Device;
 use crate::group::{Groups, LinkEnd};
@@ -48,7 +49,7 @@ use crate::vnet::Vnet;
 
 /// What all workers share.
 pub struct Shared {
-    engine: Arc<Engine>,
+    carrier: Carrier,
     devices: Vec<Device>,
     links: Vec<Link>,
     ends: Vec<LinkEnd>,
@@ -150,10 +151,10 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Prepares workers: an outward one for each device, or queue of one, and an inward one for each link.
-    pub fn new(engine: Arc<Engine>, devices: Vec<Device>, links: Vec<Link>) -> io::Result<Self> {
+    /// Prepares workers: an outward one for each device, or queue of one, and an inward one for each link that receives.
+    pub fn new(carrier: Carrier, devices: Vec<Device>, links: Vec<Link>) -> io::Result<Self> {
         let shared = Shared {
-            engine,
+            carrier,
             devices,
             ends: links.iter().map(Link::end).collect(),
             links,
@@ -178,7 +179,8 @@ impl Dataplane {
         if !self.inward.is_empty() || !self.outward.is_empty() {
             return Ok(());
         }
-        for index in 0..self.shared.links.len() {
+        let receiving = self.shared.links.iter().enumerate().filter(|(_, link)| link.receives());
+        for index in receiving.map(|(index, _)| index).collect::<Vec<_>>() {
             self.inward.push(self.spawn(format!("wesper-in-{index}"), move |shared| {
                 let device = shared.devices.get(index % shared.devices.len().max(1));
                 let (Some(link), Some(device)) = (shared.links.get(index), device) else { return Ok(()) };

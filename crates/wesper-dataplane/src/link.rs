@@ -25,14 +25,15 @@ pub struct Link {
     coalescing: bool,
     /// What the socket was last told of fragments.
     fragments: AtomicU8,
+    receives: bool,
 }
 
 impl Link {
     /// Takes a socket over: a copy of its descriptor.
     ///
     /// The socket tells of each datagram its traffic class, hop limit and destination (`tunnel/link.py:open_link`).
-    /// offloads: try UDP_SEGMENT and UDP_GRO.
-    pub fn new(fd: RawFd, end: LinkEnd, offloads: bool) -> io::Result<Self> {
+    /// offloads: try UDP_SEGMENT and UDP_GRO. receives: else it only sends, and needs no worker.
+    pub fn new(fd: RawFd, end: LinkEnd, offloads: bool, receives: bool) -> io::Result<Self> {
         let fd = sys::duplicate(fd)?;
         let offloads = offloads && end.kind.is_udp();
         let segmentation = offloads && sys::has_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_SEGMENT);
@@ -40,7 +41,7 @@ impl Link {
             && sys::set_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_GRO, offloads.into()).is_ok()
             && offloads;
         let (segmentation, fragments) = (AtomicBool::new(segmentation), AtomicU8::new(UNKNOWN));
-        Ok(Self { fd, end, segmentation, coalescing, fragments })
+        Ok(Self { fd, end, segmentation, coalescing, fragments, receives })
     }
 
     /// Which packets it is for.
@@ -51,6 +52,11 @@ impl Link {
     /// For waiting and receiving.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Whether anything comes by it.
+    pub fn receives(&self) -> bool {
+        self.receives
     }
 
     /// Whether several datagrams may go as one message.
@@ -247,7 +253,7 @@ mod tests {
         let local = socket.local_addr().expect("bound");
         let kind = if local.is_ipv6() { LinkKind::Udp6 } else { LinkKind::Udp4 };
         let end = LinkEnd { kind, local: local.ip(), port: local.port() };
-        Link::new(socket.as_raw_fd(), end, offloads).expect("a socket")
+        Link::new(socket.as_raw_fd(), end, offloads, true).expect("a socket")
     }
 
     /// Packets from one socket to another, of these payloads.

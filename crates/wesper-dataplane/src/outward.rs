@@ -6,10 +6,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use wesper_core::selectors::Way;
-use wesper_core::sender::{HEADROOM, Route, Sender, TAILROOM};
+use wesper_core::sender::Route;
 use wesper_core::verdict::DropReason;
 
 use crate::Shared;
+use crate::carrier::{Carrier, Outbound};
 use crate::counters::outward::{
     ALL, BAD_OFFLOAD, BATCHES, BY_ENGINE, NOT_IP, OCTETS, PACKETS, READ_ERRORS, READS, SLOW, SLOW_LOST, UNREACHABLE,
 };
@@ -162,67 +163,73 @@ impl<'a> Outward<'a> {
 
     /// Protects as many packets as the arena holds, all of them under one lock.
     fn protect(&mut self) {
+        let shared = self.shared;
+        match &shared.carrier {
+            Carrier::Sas(engine) => engine.with_sender(|sender| self.protect_with(sender)),
+            Carrier::Psp(gateway) => self.protect_with(&mut *gateway.sender()),
+        }
+    }
+
+    fn protect_with<S: Outbound>(&mut self, sender: &mut S) {
         self.groups.clear();
         let Self { shared, read, items, arena, groups, counts, pad_to, .. } = self;
         let (now, tapped) = (sys::now(), shared.tap.is_open());
         let ends = &shared.ends;
         let segmentation = |link: usize| shared.links.get(link).is_some_and(|link| link.has_segmentation());
-        shared.engine.with_sender(|sender| {
-            let mut at = 0;
-            while let Some(item) = items.front_mut() {
-                let packet = read.get(item.place.clone()).unwrap_or_default();
-                let route = sender.route(packet, now);
-                if let Route::Protect { pad_to: wanted, .. } = route {
-                    *pad_to = (*pad_to).max(wanted);
-                }
-                let count = item.count();
-                while item.next < count {
-                    let octets = item.octets(item.next);
-                    let start = at + HEADROOM;
-                    let end = start + octets.max(*pad_to) + TAILROOM;
-                    if end > arena.len() {
-                        if at > 0 {
-                            return;
-                        }
-                        arena.resize(end, 0);
-                    }
-                    let place = arena.get_mut(start..start + octets).unwrap_or_default();
-                    match &item.cut {
-                        Some(cut) => cut.write(item.next, packet, place),
-                        None => place.copy_from_slice(packet),
-                    }
-                    item.next += 1;
-                    let inner = Piece { at: start, len: octets };
-                    // Sealing is in place: what the tap is to show has to be kept before.
-                    let plain = tapped.then(|| place.to_vec());
-                    let sealed = seal(sender, route, arena, inner, now, shared, counts);
-                    match (&plain, &sealed) {
-                        // What became of a rare case is for Python to tell.
-                        (None, _) | (_, Err(None)) => {}
-                        (Some(plain), Ok(_)) => shared.tap.see(now, Way::Outbound, true, plain, None),
-                        (Some(plain), Err(reason)) => shared.tap.see(now, Way::Outbound, true, plain, *reason),
-                    }
-                    let Ok(sealed) = sealed else { continue };
-                    if tapped {
-                        shared.tap.see(now, Way::Outbound, false, sealed.of(arena), None);
-                    }
-                    if groups.push(arena, sealed, ends, segmentation) {
-                        at = (sealed.at + sealed.len).next_multiple_of(ALIGNMENT);
-                    } else {
-                        counts[UNREACHABLE] += 1;
-                    }
-                }
-                items.pop_front();
+        let mut at = 0;
+        while let Some(item) = items.front_mut() {
+            let packet = read.get(item.place.clone()).unwrap_or_default();
+            let route = sender.route(packet, now);
+            if let Route::Protect { pad_to: wanted, .. } = route {
+                *pad_to = (*pad_to).max(wanted);
             }
-        });
+            let count = item.count();
+            while item.next < count {
+                let octets = item.octets(item.next);
+                let start = at + S::HEADROOM;
+                let end = start + octets.max(*pad_to) + S::TAILROOM;
+                if end > arena.len() {
+                    if at > 0 {
+                        return;
+                    }
+                    arena.resize(end, 0);
+                }
+                let place = arena.get_mut(start..start + octets).unwrap_or_default();
+                match &item.cut {
+                    Some(cut) => cut.write(item.next, packet, place),
+                    None => place.copy_from_slice(packet),
+                }
+                item.next += 1;
+                let inner = Piece { at: start, len: octets };
+                // Sealing is in place: what the tap is to show has to be kept before.
+                let plain = tapped.then(|| place.to_vec());
+                let sealed = seal(sender, route, arena, inner, now, shared, counts);
+                match (&plain, &sealed) {
+                    // What became of a rare case is for Python to tell.
+                    (None, _) | (_, Err(None)) => {}
+                    (Some(plain), Ok(_)) => shared.tap.see(now, Way::Outbound, true, plain, None),
+                    (Some(plain), Err(reason)) => shared.tap.see(now, Way::Outbound, true, plain, *reason),
+                }
+                let Ok(sealed) = sealed else { continue };
+                if tapped {
+                    shared.tap.see(now, Way::Outbound, false, sealed.of(arena), None);
+                }
+                if groups.push(arena, sealed, ends, segmentation) {
+                    at = (sealed.at + sealed.len).next_multiple_of(ALIGNMENT);
+                } else {
+                    counts[UNREACHABLE] += 1;
+                }
+            }
+            items.pop_front();
+        }
     }
 }
 
 /// Protects one packet in place, or hands it to whoever handles the rare cases. Err: why it was dropped, none where it
 /// was handed over.
 #[inline]
-fn seal(
-    sender: &mut Sender,
+fn seal<S: Outbound>(
+    sender: &mut S,
     route: Route,
     arena: &mut [u8],
     inner: Piece,
@@ -232,13 +239,10 @@ fn seal(
 ) -> Result<Piece, Option<DropReason>> {
     match route {
         Route::Protect { sa, mtu, .. } if inner.len <= mtu => {
-            match sender.encapsulate(sa, arena, inner.at, inner.len, now) {
-                Ok(sealed) => Ok(Piece { at: sealed.start, len: sealed.len }),
-                Err(dropped) => {
-                    counts[BY_ENGINE] += 1;
-                    Err(Some(dropped.reason))
-                }
-            }
+            sender.encapsulate(sa, arena, inner, now).map_err(|reason| {
+                counts[BY_ENGINE] += 1;
+                Some(reason)
+            })
         }
         _ => {
             let taken = shared.slow.push(Way::Outbound, inner.of(arena));

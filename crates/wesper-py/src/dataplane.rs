@@ -13,14 +13,15 @@ use wesper_dataplane::counters::{INWARD, OUTWARD};
 use wesper_dataplane::device::Device;
 use wesper_dataplane::group::{LinkEnd, LinkKind};
 use wesper_dataplane::link::Link;
-use wesper_dataplane::{self as core, Shared};
+use wesper_dataplane::{self as core, Carrier, Shared};
 
 use crate::engine::Engine;
+use crate::gateway::PspGateway;
 
 /// Descriptor, virtio_net_hdr, destination and source of Ethernet frames, UDP super-packets.
 type DeviceParts = (RawFd, bool, Option<[u8; 12]>, bool);
-/// Kind, descriptor, local address, port.
-type LinkParts = (String, RawFd, IpAddr, u16);
+/// Kind, descriptor, local address, port, whether anything comes by it.
+type LinkParts = (String, RawFd, IpAddr, u16, bool);
 /// Nanoseconds, outbound, inner, octets before it was cut, octets, code of the drop or 0.
 type SeenParts<'py> = (u64, bool, bool, usize, Bound<'py, PyBytes>, u8);
 
@@ -31,8 +32,24 @@ pub(crate) struct Dataplane {
     shared: Arc<Shared>,
 }
 
+/// Either kind of engine.
+#[derive(FromPyObject)]
+enum Engines<'py> {
+    Sas(PyRef<'py, Engine>),
+    Psp(PyRef<'py, PspGateway>),
+}
+
+impl From<Engines<'_>> for Carrier {
+    fn from(given: Engines<'_>) -> Self {
+        match given {
+            Engines::Sas(engine) => Self::Sas(Arc::clone(&engine.core)),
+            Engines::Psp(gateway) => Self::Psp(Arc::clone(&gateway.core)),
+        }
+    }
+}
+
 fn link(parts: &LinkParts, offloads: bool) -> PyResult<Link> {
-    let (kind, fd, local, port) = parts;
+    let (kind, fd, local, port, receives) = parts;
     let kind = match kind.as_str() {
         "udp4" => LinkKind::Udp4,
         "udp6" => LinkKind::Udp6,
@@ -40,19 +57,19 @@ fn link(parts: &LinkParts, offloads: bool) -> PyResult<Link> {
         "raw6" => LinkKind::Raw6,
         _ => return Err(PyValueError::new_err(format!("no kind of link is called {kind:?}"))),
     };
-    Ok(Link::new(*fd, LinkEnd { kind, local: *local, port: *port }, offloads)?)
+    Ok(Link::new(*fd, LinkEnd { kind, local: *local, port: *port }, offloads, *receives)?)
 }
 
 #[pymethods]
 impl Dataplane {
     #[new]
-    fn new(engine: &Engine, devices: Vec<DeviceParts>, links: Vec<LinkParts>, offloads: bool) -> PyResult<Self> {
+    fn new(carrier: Engines<'_>, devices: Vec<DeviceParts>, links: Vec<LinkParts>, offloads: bool) -> PyResult<Self> {
         let devices: Vec<Device> = devices
             .into_iter()
             .map(|(fd, vnet, ethernet, udp)| Device::new(fd, vnet, ethernet, udp))
             .collect::<Result<_, _>>()?;
         let links: Vec<Link> = links.iter().map(|parts| link(parts, offloads)).collect::<Result<_, _>>()?;
-        let workers = core::Dataplane::new(Arc::clone(&engine.core), devices, links)?;
+        let workers = core::Dataplane::new(carrier.into(), devices, links)?;
         let shared = Arc::clone(workers.shared());
         Ok(Self { workers: Mutex::new(workers), shared })
     }

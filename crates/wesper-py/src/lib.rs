@@ -14,6 +14,7 @@ mod engine;
 mod events;
 mod ffi;
 mod formats;
+mod gateway;
 mod policies;
 mod pool;
 mod profiles;
@@ -38,6 +39,8 @@ mod _native {
     use crate::engine::Engine;
     #[pymodule_export]
     use crate::ffi::Array;
+    #[pymodule_export]
+    use crate::gateway::PspGateway;
     #[pymodule_export]
     use crate::profiles::Profile;
     #[pymodule_export]

@@ -54,7 +54,7 @@ pub(crate) fn unknown(what: &str, value: &str) -> PyErr {
 }
 
 #[derive(FromPyObject)]
-struct Lifetime {
+pub(crate) struct Lifetime {
     seconds: Option<u64>,
     octets: Option<u64>,
     packets: Option<u64>,

@@ -76,39 +76,60 @@ impl PspProfile {
     /// Take over a `wesper.psp.Profile`, which has checked itself.
     #[new]
     fn new(profile: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let given = |name: &str| profile.getattr(name).map(|value| Some(value).filter(|value| !value.is_none()));
-        let mode = match (value_of(profile, "mode")?.as_str(), given("outer")?) {
-            ("transport", _) => Mode::Transport,
-            ("tunnel", Some(object)) => Mode::Tunnel(outer(&object)?),
-            ("tunnel", None) => Mode::TunnelCopied,
-            (other, _) => return Err(unknown("mode", other)),
-        };
-        let ports: Vec<u16> = profile.getattr("ports")?.extract()?;
-        let source_port = match (value_of(profile, "source_port")?.as_str(), ports.first()) {
-            ("hash", _) => SourcePort::Hash,
-            ("xor", _) => SourcePort::Xor,
-            ("fixed", Some(port)) => SourcePort::Fixed(*port),
-            ("table", Some(_)) => SourcePort::Table(ports),
-            (other, _) => return Err(unknown("source port rule", other)),
-        };
-        let cookie: Option<[u8; 8]> = profile.getattr("cookie")?.extract()?;
-        Ok(Self {
-            prepared: Prepared::new(Profile {
-                mode,
-                version: version_of(profile.getattr("version")?.extract()?)?,
-                crypt_offset_words: profile.getattr("crypt_offset_words")?.extract()?,
-                cookie,
-                extension: profile.getattr("extension")?.extract()?,
-                port: profile.getattr("port")?.extract()?,
-                source_port,
-                checksum: profile.getattr("checksum")?.extract()?,
-                sample: profile.getattr("sample")?.extract()?,
-                drop: profile.getattr("drop")?.extract()?,
-                reserved: profile.getattr("reserved")?.extract()?,
-                mtu: profile.getattr("mtu")?.extract()?,
-            }),
-        })
+        Ok(Self { prepared: Prepared::new(look(profile)?) })
     }
+}
+
+/// How packets look, out of a `wesper.psp.Profile`.
+pub(crate) fn look(profile: &Bound<'_, PyAny>) -> PyResult<Profile> {
+    let given = |name: &str| profile.getattr(name).map(|value| Some(value).filter(|value| !value.is_none()));
+    let mode = match (value_of(profile, "mode")?.as_str(), given("outer")?) {
+        ("transport", _) => Mode::Transport,
+        ("tunnel", Some(object)) => Mode::Tunnel(outer(&object)?),
+        ("tunnel", None) => Mode::TunnelCopied,
+        (other, _) => return Err(unknown("mode", other)),
+    };
+    let ports: Vec<u16> = profile.getattr("ports")?.extract()?;
+    let source_port = match (value_of(profile, "source_port")?.as_str(), ports.first()) {
+        ("hash", _) => SourcePort::Hash,
+        ("xor", _) => SourcePort::Xor,
+        ("fixed", Some(port)) => SourcePort::Fixed(*port),
+        ("table", Some(_)) => SourcePort::Table(ports),
+        (other, _) => return Err(unknown("source port rule", other)),
+    };
+    let cookie: Option<[u8; 8]> = profile.getattr("cookie")?.extract()?;
+    Ok(Profile {
+        mode,
+        version: version_of(profile.getattr("version")?.extract()?)?,
+        crypt_offset_words: profile.getattr("crypt_offset_words")?.extract()?,
+        cookie,
+        extension: profile.getattr("extension")?.extract()?,
+        port: profile.getattr("port")?.extract()?,
+        source_port,
+        checksum: profile.getattr("checksum")?.extract()?,
+        sample: profile.getattr("sample")?.extract()?,
+        drop: profile.getattr("drop")?.extract()?,
+        reserved: profile.getattr("reserved")?.extract()?,
+        mtu: profile.getattr("mtu")?.extract()?,
+    })
+}
+
+/// What an engine is made with.
+pub(crate) fn options(
+    port: u16,
+    versions: &[u8],
+    verify_checksum: bool,
+    hash_key: [u8; 16],
+    provider: Option<&str>,
+) -> PyResult<core::Options> {
+    let provider = match provider {
+        None => Provider::default(),
+        Some(name) => {
+            Provider::by_name(name).ok_or_else(|| refused(format_args!("this build has no provider {name:?}")))?
+        }
+    };
+    let versions = versions.iter().fold(0, |all, version| all | 1 << (version & 7));
+    Ok(core::Options { port, versions, verify_checksum, hash_key, provider })
 }
 
 /// Device keys and packets. `wesper.psp.native` makes the whole engine of it.
@@ -137,14 +158,7 @@ impl PspEngine {
         hash_key: [u8; 16],
         provider: Option<&str>,
     ) -> PyResult<Self> {
-        let provider = match provider {
-            None => Provider::default(),
-            Some(name) => {
-                Provider::by_name(name).ok_or_else(|| refused(format_args!("this build has no provider {name:?}")))?
-            }
-        };
-        let versions = versions.iter().fold(0, |all, version| all | 1 << (version & 7));
-        let options = core::Options { port, versions, verify_checksum, hash_key, provider };
+        let options = options(port, &versions, verify_checksum, hash_key, provider)?;
         Ok(Self { core: Arc::new(core::Engine::new(options)), pool: Arc::default() })
     }
 

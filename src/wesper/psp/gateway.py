@@ -1,42 +1,36 @@
 """PSP with policy in front, as tunnels need it: associations both ways, packets led to them, limits, the path's MTU.
 
 A device opens whatever its keys fit; a gateway takes only associations that it was told of, and of each only packets
-that are its own. It stands on either engine, which has the device keys that inbound associations are opened with. IVs
-are counters, one for each association, bounded from outside (`reserve`): what a restart goes on from is on disk before
-an IV is used. `now` is integer nanoseconds on a monotonic axis.
+that are its own. IVs are counters, one for each association, bounded from outside (`reserve`): what a restart goes on
+from is on disk before an IV is used. `now` is integer nanoseconds on a monotonic axis.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
 
 from ..engine.events import Event, EventKind
-from ..engine.interface import ICMP_PER_SECOND, LATELY, MTU_AGE, SECOND
+from ..engine.interface import ICMP_PER_SECOND, LATELY, SECOND
 from ..errors import ConfigError
 from ..protocols import icmp, ip
 from ..protocols.fragment import fragment
 from ..protocols.ip import IPV4_HEADER, IPV6_HEADER, IPAddress
 from ..protocols.modes import Mode
-from ..protocols.psp import FIXED, INDEX_MASK, UDP_HEADER, Profile, payload_octets
+from ..protocols.psp import FIXED, INDEX_MASK, UDP_HEADER, Profile
 from ..sa import Action, Direction, Lifetime, Policy, SAState, Selector
-from ..sa.selectors import find
-from ..verdict import Bypassed, Delivered, Dropped, DropReason, Verdict
+from ..verdict import PSP_COUNTERS, Bypassed, Dropped, DropReason, Verdict
 from ..wire.ipv4 import IPv4
 from ..wire.ipv6 import IPv6
-from ..wire.numbers import IPV4, IPV6, NO_NEXT_HEADER, UDP
-from ..wire.psp import ICV, VERSION_NAMES
-from .interface import Engine, check_key
+from ..wire.numbers import NO_NEXT_HEADER, UDP
+from ..wire.psp import VERSION_NAMES
+from .interface import check_key
 
 OUTBOUND_IDS: Final = 1 << 40  # outbound associations have ids from here on; an inbound one's id is its SPI
 LAST_IV: Final = (1 << 64) - 2
-_EVENTS: Final = 4096
-_AUTHENTIC: Final = frozenset(
-    (DropReason.PSP_SAMPLED, DropReason.PSP_EMPTY, DropReason.PSP_BAD_INNER, DropReason.PSP_ECN_DROP)
-)
-"""Drops of packets that have proved their key."""
+EVENTS: Final = 4096  # that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,127 +105,77 @@ class GatewaySA:
         return b""
 
 
-@dataclass(slots=True)
-class _Row:
-    """An association at work.   mtu_until: when what was learnt is forgotten, ns; None: nothing was."""
+class Gateway(ABC):
+    """Associations, policies, and packets through them.   Ids are integers, unique in a gateway."""
 
-    id: int
-    sa: GatewaySA
-    look: Profile
-    iv: int
-    installed: int
-    used: int
-    last: int
-    mtu: int
-    mtu_until: int | None = None
-    packets: int = 0
-    octets: int = 0
-    failed: int = 0
-    soft_told: bool = False
-
-    def reached(self, now: int, *, hard: bool) -> str:
-        """Return the name of the limit that is reached, "" for none."""
-        limits = self.sa.profile.hard if hard else self.sa.profile.soft
-        second = now // SECOND
-        return limits.reached(second - self.installed, self.octets, self.packets, second - self.used)
-
-
-class Gateway:
-    """Associations, policies, and packets through them.   Ids are integers, unique in a gateway. Not for threads.
-
-    engine: has the device keys that inbound associations are opened with, and counts for this gateway alone.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.lost_events = 0
-        self._out: dict[int, _Row] = {}
-        self._in: dict[int, _Row] = {}
-        self._next_id = OUTBOUND_IDS
-        self._policies: tuple[Policy, ...] = ()
-        self._events: deque[Event] = deque()
-        self._drops: Counter[DropReason] = Counter()
-        self._icmp_second, self._icmp_count = -1, 0
+    name: ClassVar[str]
 
     @property
-    def name(self) -> str:
-        """The engine's."""
-        return self.engine.name
+    @abstractmethod
+    def lost_events(self) -> int:
+        """How many events had no room."""
 
     # Associations
 
+    @abstractmethod
     def set_device_keys(self, keys: Sequence[bytes | None]) -> None:
         """Put in both device keys, of 32 octets or None.   What was installed under another key opens nothing more.
 
         Raises KeyMaterialError.
         """
-        for slot, key in zip((0, 1), keys, strict=True):
-            self.engine.set_device_key(slot, key)
 
+    @abstractmethod
     def install(self, sa: GatewaySA, now: int = 0) -> int:
         """Add an association and return its id.
 
         Raises ConfigError if an inbound SPI is taken, or its key is not what the device keys make of it.
         """
-        second = now // SECOND
-        outbound = sa.direction is Direction.OUT
-        if not outbound and sa.spi in self._in:
-            raise ConfigError(f"SPI {sa.spi:#x} is taken", key="spi", expected="one that no installed association has")
-        if not outbound and self.engine.derive_key(sa.spi, sa.profile.look.version) != sa.key:
-            raise ConfigError(f"SPI {sa.spi:#x} has another key", key="spi", expected="one of these device keys")
-        id = self._next_id if outbound else sa.spi
-        look = sa.profile.look
-        row = _Row(id, sa, look, sa.sequence, second, second, sa.profile.last_sequence, look.mtu)
-        if outbound:
-            self._out[id] = row
-            self._next_id += 1
-        else:
-            self._in[id] = row
-        return id
 
+    @abstractmethod
     def remove(self, sa: int) -> None:
         """Delete an association.   Raises ConfigError if there is none."""
-        self._row(sa)
-        (self._out if sa >= OUTBOUND_IDS else self._in).pop(sa)
 
+    @abstractmethod
     def state(self, sa: int) -> SAState:
         """Return what an association has lived through; `sequence` is the IV.   Raises ConfigError if there is none."""
-        row = self._row(sa)
-        return SAState(row.iv, row.packets, row.octets, 0, row.failed, row.mtu)
 
+    @abstractmethod
     def set_mtu(self, sa: int, mtu: int, now: int) -> None:
         """Tell an outbound association its path's MTU.   It is forgotten after ten minutes (RFC 4301 §8.2.2)."""
-        row = self._row(sa)
-        row.mtu, row.mtu_until = min(mtu, row.sa.profile.look.mtu), now + MTU_AGE
 
     def set_profile(self, sa: int, profile: GatewayProfile) -> None:
         """Let an association go on with other outer addresses or ports.   Raises ConfigError."""
-        row = self._row(sa)
-        row.sa, row.look = replace(row.sa, profile=profile), profile.look
+        before = self._profile(sa)
+        if before.look.version != profile.look.version:
+            raise ConfigError(
+                f"version {profile.look.version}", key="version", expected=f"{before.look.version}: its key is of that"
+            )
+        self._set_profile(sa, profile)
 
     def inner_mtu(self, sa: int, now: int = 0) -> int:
         """Return the largest inner packet of an outbound association.
 
         Tunnel: the whole packet. Transport: a packet whose IP header is plain. Raises ConfigError if there is none.
         """
-        row = self._row(sa)
-        self._age_mtu(row, now)
-        profile = row.sa.profile
+        profile = self._profile(sa)
         around = profile.look.overhead + (profile.head_octets if profile.mode is Mode.TUNNEL else 0)
-        return max(row.mtu - around, 0)
+        return max(self._mtu(sa, now) - around, 0)
 
     def reserve(self, sa: int, last: int) -> None:
         """Let an outbound association use IVs up to `last` and no further.
 
         Packets beyond are dropped (PSP_OUT_IV); a later call raises the bound.   Raises ConfigError.
         """
-        row = self._out.get(sa)
-        if row is None:
+        if not self._reserve(sa, min(last, LAST_IV)):
             raise no_association(sa)
-        row.last = min(last, LAST_IV)
 
     def close_window(self, sa: int) -> None:
-        """Do nothing: PSP keeps no window, and what is behind it has to notice packets that come twice."""
+        """Do nothing: PSP keeps no window, and what is behind it has to notice packets that come twice.
+
+        Raises ConfigError if there is no such association.
+        """
+        if not self._has(sa):
+            raise no_association(sa)
 
     # Packets
 
@@ -240,48 +184,33 @@ class Gateway:
 
         Drops: the PSP_OUT reasons; PSP_OUT_NO_KEY if there is none, PSP_OUT_TOO_BIG says which size fits.
         """
-        row = self._out.get(sa)
-        return self._drop(DropReason.PSP_OUT_NO_KEY) if row is None else self._protect(row, packet, now)
+        return self._protect(sa, packet, now, bare=False)
 
     def dummy(self, sa: int, payload: bytes, now: int) -> Verdict:
         """Make an authentic packet with nothing inside, which the peer counts and throws away (PSP_EMPTY).
 
         payload: any octets; lengthened to what Crypt Offset wants.   Drops: as encapsulate.
         """
-        row = self._out.get(sa)
-        if row is None:
+        if not self._has(sa):
             return self._drop(DropReason.PSP_OUT_NO_KEY)
-        profile = row.sa.profile
+        profile = self._profile(sa)
         shown = FIXED + 4 * profile.look.crypt_offset_words - profile.look.header_octets
         packet = _without_next_header(profile, payload.ljust(max(len(payload), shown), b"\0"))
-        return self._protect(row, packet, now, dummy=True)
+        return self._protect(sa, packet, now, bare=True)
 
+    @abstractmethod
     def decapsulate(self, packet: bytes, now: int) -> Verdict:
         """Open one packet.
 
         Drops: NOT_FOR_US, the PSP reasons (PSP_NO_DEVICE_KEY where no association has this SPI and version), and
         SELECTOR_MISMATCH for an authentic packet of another mode or cookie, or outside the selectors.
         """
-        found = self.engine.decapsulate(packet)
-        if isinstance(found, Dropped):
-            if found.reason is DropReason.PSP_AUTH or found.reason in _AUTHENTIC:
-                self._note_drop(found.reason, _shown(packet), now)
-            return found
-        row = self._in.get(found.spi)
-        if row is None or row.look.version != found.version:
-            return self._drop(DropReason.PSP_NO_DEVICE_KEY)
-        self._heard(row, found.iv, found.octets, now)
-        mode = Mode.TUNNEL if _shown(packet).next_header in (IPV4, IPV6) else Mode.TRANSPORT
-        profile = row.sa.profile
-        if mode is not profile.mode or found.cookie != profile.look.cookie or not _is_for(profile, found.packet):
-            return self._drop(DropReason.SELECTOR_MISMATCH)
-        return Delivered(found.packet, row.id, found.iv)
 
     # Policy
 
+    @abstractmethod
     def set_policies(self, outbound: Sequence[Policy]) -> None:
         """Replace the outbound policies, the first that matches counts."""
-        self._policies = tuple(outbound)
 
     def outbound(self, packet: bytes, now: int) -> list[Verdict]:
         """Do with a packet from the protected side what policy says.
@@ -289,25 +218,23 @@ class Gateway:
         Returns one verdict; more where an IPv4 packet without DF had to be cut for its tunnel.
         Drops: OUT_DISCARD, OUT_NO_SA, and those of encapsulate.
         """
-        datagram = ip.parse(packet)
-        if datagram is None:
+        found = self._look_up_policy(packet)
+        if found is None:
             return [self._drop(DropReason.PSP_OUT_BAD_PACKET)]
-        flow = ip.flow(datagram)
-        found = find(self._policies, flow, outbound=True)
-        policy = None if found is None else found[1]
+        policy, sa = found
         if policy is None or policy.action is Action.DISCARD:
             return [self._drop(DropReason.OUT_DISCARD)]
         if policy.action is Action.BYPASS:
             return [Bypassed(packet)]
-        sa = policy.sa_for(flow)
-        row = None if sa is None else self._out.get(sa)
-        if row is None:
-            self._tell(Event(EventKind.ACQUIRE, now, selector=policy.selector_for(flow)))
+        datagram = ip.parse(packet)
+        assert datagram is not None  # else nothing would have been found
+        if sa is None or not self._has(sa):
+            self._tell(Event(EventKind.ACQUIRE, now, selector=policy.selector_for(ip.flow(datagram))))
             return [self._drop(DropReason.OUT_NO_SA)]
-        room = self.inner_mtu(row.id, now)
-        if row.look.mode is Mode.TUNNEL and datagram.version == 4 and len(packet) > room:
-            return [self._protect(row, piece, now) for piece in fragment(datagram, room) or [packet]]
-        return [self._protect(row, packet, now)]
+        room = self.inner_mtu(sa, now)
+        if self._profile(sa).mode is Mode.TUNNEL and datagram.version == 4 and len(packet) > room:
+            return [self.encapsulate(sa, piece, now) for piece in fragment(datagram, room) or [packet]]
+        return [self.encapsulate(sa, packet, now)]
 
     def inbound(self, packet: bytes, now: int) -> Verdict:
         """Open a packet from the unprotected side; what is no PSP is dropped as IN_NO_POLICY."""
@@ -336,105 +263,87 @@ class Gateway:
         spi, iv = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:], "big")
         mtu = max(claim.mtu, icmp.IPV4_MINIMUM_MTU if len(destination) == 4 else icmp.IPV6_MINIMUM_MTU)
         changed = False
-        for row in self._out.values():
-            is_ours = row.packets and row.sa.spi == spi and row.sa.profile.remote.packed == destination
-            if is_ours and 0 <= row.iv - iv <= LATELY and mtu < row.mtu:
-                self.set_mtu(row.id, mtu, now)
-                self._tell(Event(EventKind.MTU_CHANGED, now, sa=row.id, mtu=mtu))
+        for sa, last in self._recent_outbound(spi, ip.address(destination)):
+            if 0 <= last - iv <= LATELY and mtu < self.state(sa).mtu:
+                self.set_mtu(sa, mtu, now)
+                self._tell(Event(EventKind.MTU_CHANGED, now, sa=sa, mtu=mtu))
                 changed = True
         return changed
 
     # Time, events, counters
 
+    @abstractmethod
     def handle_timeout(self, now: int) -> None:
         """Raise the events of all limits of time that are reached, and remove associations whose end has come."""
-        for row in list(self._out.values()):
-            self._soften(row, now)
-            limit = row.reached(now, hard=True)
-            if limit:
-                self._expire(row, limit, now)
 
+    @abstractmethod
     def next_event(self) -> Event | None:
         """Return the oldest event not yet fetched."""
-        return self._events.popleft() if self._events else None
 
+    @abstractmethod
     def drops(self) -> dict[DropReason, int]:
         """Return how often each reason has dropped a packet; only those that have."""
-        return dict(Counter(self.engine.drops()) + self._drops)
+
+    @abstractmethod
+    def totals(self) -> dict[str, int]:
+        """Return those of PSP_COUNTERS that no drop reason raises: packets and octets."""
 
     def counters(self) -> dict[str, int]:
         """Return all of PSP_COUNTERS, and those of /proc/net/xfrm_stat that policy has raised."""
-        counts = self.engine.counters()
-        for reason, count in self._drops.items():
+        counts = dict.fromkeys(PSP_COUNTERS, 0) | self.totals()
+        for reason, count in self.drops().items():
             if reason.counter:
                 counts[reason.counter] = counts.get(reason.counter, 0) + count
         return counts
 
-    def _row(self, sa: int) -> _Row:
-        row = (self._out if sa >= OUTBOUND_IDS else self._in).get(sa)
-        if row is None:
-            raise no_association(sa)
-        return row
+    # What the shared parts above need.
 
-    def _protect(self, row: _Row, packet: bytes, now: int, *, dummy: bool = False) -> Verdict:
-        self._age_mtu(row, now)
-        limit = row.reached(now, hard=True)
-        if limit:
-            if row.id in self._out:
-                self._expire(row, limit, now)
-            return self._drop(DropReason.PSP_OUT_EXPIRED)
-        if row.iv >= row.last:
-            return self._drop(DropReason.PSP_OUT_IV)
-        look = row.look if row.mtu == row.look.mtu else replace(row.look, mtu=row.mtu)
-        if dummy:
-            look = replace(look, mode=Mode.TRANSPORT, outer=None)
-        # The IV counts as used before it is: a packet that is refused costs one, and none can ever come twice.
-        row.iv += 1
-        sent = self.engine.encapsulate(look, packet, row.sa.spi, row.sa.key, row.iv)
-        if isinstance(sent, Dropped):
-            return sent
-        row.packets, row.octets, row.used = row.packets + 1, row.octets + payload_octets(sent), now // SECOND
-        self._soften(row, now)
-        return Delivered(sent, row.id, row.iv)
+    _icmp_second = -1
+    _icmp_count = 0
 
-    def _note_drop(self, reason: DropReason, shown: _Shown, now: int) -> None:
-        """Tell the association of a packet that an engine has dropped, if there is one."""
-        row = self._in.get(shown.spi)
-        if row is None or row.look.version != shown.version:
-            return
-        if reason is DropReason.PSP_AUTH:
-            row.failed += 1
-        else:
-            self._heard(row, shown.iv, shown.octets, now)
+    @abstractmethod
+    def _has(self, sa: int) -> bool:
+        """Say whether there is an association of this id."""
 
-    def _heard(self, row: _Row, iv: int, octets: int, now: int) -> None:
-        row.packets, row.octets, row.used = row.packets + 1, row.octets + octets, now // SECOND
-        row.iv = max(row.iv, iv)
+    @abstractmethod
+    def _profile(self, sa: int) -> GatewayProfile:
+        """Return an association's profile.   Raises ConfigError if there is none."""
 
-    def _age_mtu(self, row: _Row, now: int) -> None:
-        if row.mtu_until is not None and now >= row.mtu_until:
-            row.mtu, row.mtu_until = row.look.mtu, None
-            self._tell(Event(EventKind.MTU_CHANGED, now, sa=row.id, mtu=row.mtu))
+    @abstractmethod
+    def _mtu(self, sa: int, now: int) -> int:
+        """Return the MTU of an outbound association's path now.   Raises ConfigError if there is none."""
 
-    def _soften(self, row: _Row, now: int) -> None:
-        limit = "" if row.soft_told else row.reached(now, hard=False)
-        if limit:
-            row.soft_told = True
-            self._tell(Event(EventKind.SOFT_EXPIRED, now, sa=row.id, limit=limit))
+    @abstractmethod
+    def _set_profile(self, sa: int, profile: GatewayProfile) -> None:
+        """Give an association that there is another profile."""
 
-    def _expire(self, row: _Row, limit: str, now: int) -> None:
-        del self._out[row.id]
-        self._tell(Event(EventKind.HARD_EXPIRED, now, sa=row.id, limit=limit))
+    @abstractmethod
+    def _reserve(self, sa: int, last: int) -> bool:
+        """Bound the IVs of an outbound association; return whether there is one."""
+
+    @abstractmethod
+    def _protect(self, sa: int, packet: bytes, now: int, *, bare: bool) -> Verdict:
+        """Protect a packet.   bare: it keeps its own IP header, whatever the association's mode is."""
+
+    @abstractmethod
+    def _look_up_policy(self, packet: bytes) -> tuple[Policy | None, int | None] | None:
+        """Return the policy that matches and the association that it names; None if packet is not IP."""
+
+    @abstractmethod
+    def _count(self, reason: DropReason) -> None:
+        """Raise the count of a drop that was decided outside the packet path."""
+
+    @abstractmethod
+    def _tell(self, event: Event) -> None:
+        """Add an event."""
+
+    @abstractmethod
+    def _recent_outbound(self, spi: int, remote: IPAddress) -> list[tuple[int, int]]:
+        """Return (id, last IV) of outbound associations with this SPI and outer destination that have sent any."""
 
     def _drop(self, reason: DropReason) -> Dropped:
-        self._drops[reason] += 1
+        self._count(reason)
         return Dropped(reason)
-
-    def _tell(self, event: Event) -> None:
-        if len(self._events) < _EVENTS:
-            self._events.append(event)
-        else:
-            self.lost_events += 1
 
 
 def no_association(sa: int) -> ConfigError:
@@ -442,33 +351,14 @@ def no_association(sa: int) -> ConfigError:
     return ConfigError(f"no association has the id {sa}", key="sa", expected="an id that install returned")
 
 
-class _Shown(NamedTuple):
-    """What stands in clear in a PSP packet.   octets: as rx_bytes counts them."""
-
-    next_header: int
-    version: int
-    spi: int
-    iv: int
-    octets: int
+def taken(sa: GatewaySA) -> ConfigError:
+    """Return the complaint about an inbound SPI that is there already."""
+    return ConfigError(f"SPI {sa.spi:#x} is taken", key="spi", expected="one that no installed association has")
 
 
-def _shown(packet: bytes) -> _Shown:
-    """Read the header of a packet whose form an engine has found good."""
-    datagram = ip.parse(packet)
-    assert datagram is not None  # the engine has looked
-    head = datagram.packet[datagram.upper_at + UDP_HEADER :]
-    spi, iv = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:FIXED], "big")
-    return _Shown(head[0], (head[3] >> 2) & 15, spi, iv, len(head) - FIXED - ICV)
-
-
-def _is_for(profile: GatewayProfile, packet: bytes) -> bool:
-    """Whether an inner packet is among the traffic of its association."""
-    if not profile.selectors:
-        return True
-    datagram = ip.parse(packet)
-    assert datagram is not None  # release made it
-    flow = ip.flow(datagram)
-    return any(selector.matches(flow, outbound=False) for selector in profile.selectors)
+def other_key(sa: GatewaySA) -> ConfigError:
+    """Return the complaint about a key that the device keys do not make of its SPI."""
+    return ConfigError(f"SPI {sa.spi:#x} has another key", key="spi", expected="one of these device keys")
 
 
 def _without_next_header(profile: GatewayProfile, payload: bytes) -> bytes:

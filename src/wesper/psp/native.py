@@ -18,7 +18,7 @@ from .guard import MOST, Guard, GuardState, Replay
 from .interface import Engine, Options, SampledDrop, check_batch, check_key, no_device_key, parsed_version
 
 _Number = TypeVar("_Number", np.uint8, np.uint32, np.uint64)
-_FAILED = frozenset(("rx_auth_fail", "rx_error", "rx_bad"))
+FAILED = frozenset(("rx_auth_fail", "rx_error", "rx_bad"))
 _PROFILES = 1024
 
 
@@ -124,7 +124,7 @@ class NativeEngine(Engine):
         totals = {"rx_packets": received, "rx_bytes": rx_bytes, "tx_packets": transmitted, "tx_bytes": tx_bytes}
         for code, _, octets in self.core.drops():
             counter = REASON_BY_CODE[code].counter
-            if counter in _FAILED:
+            if counter in FAILED:
                 totals[f"{counter}_bytes"] = totals.get(f"{counter}_bytes", 0) + octets
         return totals
 

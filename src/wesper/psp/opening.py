@@ -30,4 +30,11 @@ def open_engine(name: str | None = None, options: Options | None = None) -> Engi
 
 def open_gateway(name: str | None = None, options: Options | None = None) -> Gateway:
     """Return a new gateway without device keys and associations.   name, Raises: as `open_engine`."""
-    return Gateway(open_engine(name, options))
+    engine = open_engine(name, options)
+    if engine.name == "native":
+        from .native_gateway import NativeGateway
+
+        return NativeGateway(options)
+    from .reference_gateway import ReferenceGateway
+
+    return ReferenceGateway(engine)

@@ -152,7 +152,7 @@ class Daemon:
             raise OSError(error.errno, error.strerror, str(self.state.path)) from None
         self.set_policies()
         file.check_mtu(self.inner_mtu())
-        native = self.engine.name == "native" and file.protocol == "esp" and _native_loop() is not None
+        native = self.engine.name == "native" and _native_loop() is not None
         self.device = open_device(
             file.name,
             self.inner_mtu(),

@@ -18,6 +18,7 @@ from ..engine.native import NativeEngine
 from ..errors import UnsupportedError, WesperError
 from ..host.link import Link
 from ..host.tun import Device
+from ..psp.native_gateway import NativeGateway
 from ..verdict import REASON_BY_CODE
 from .carrier import Carrier
 from .loop import COUNTS, Loop, LoopOptions, Tapped, now_ns
@@ -44,14 +45,15 @@ class NativeLoop(Loop):
         options: LoopOptions | None = None,
     ) -> None:
         super().__init__(engine, device, links, options=options)
-        if not isinstance(engine, NativeEngine):
+        core = engine.core if isinstance(engine, NativeGateway) else engine
+        if not isinstance(core, NativeEngine | _native.PspGateway):
             raise UnsupportedError("native workers", f"the native engine, not the {engine.name} one")
         ethernet = device.mac + _FAR_MAC if device.ethernet else None
         udp = "udp" in device.segmentation
         self._plane: _native.Dataplane | None = _native.Dataplane(
-            engine,
+            core,
             [(queue, device.vnet_header, ethernet, udp) for queue in device.queues],
-            [(link.kind, link.fd, link.local, link.port) for link in self.links],
+            [(link.kind, link.fd, link.local, link.port, link.receives) for link in self.links],
             self.options.offloads,
         )
         self._offloads = self._plane.offloads()

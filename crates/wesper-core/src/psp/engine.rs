@@ -59,12 +59,12 @@ impl Default for Counters {
 
 impl Counters {
     #[inline]
-    fn sent(&mut self, octets: usize) {
+    pub(super) fn sent(&mut self, octets: usize) {
         self.tx_packets += 1;
         self.tx_bytes += octets as u64;
     }
 
-    fn dropped(&mut self, reason: DropReason, octets: usize) {
+    pub(super) fn dropped(&mut self, reason: DropReason, octets: usize) {
         if let (Some(drops), Some(sum)) =
             (self.drops.get_mut(reason as usize), self.dropped_octets.get_mut(reason as usize))
         {
@@ -74,7 +74,7 @@ impl Counters {
     }
 
     #[inline]
-    fn received(&mut self, opened: &Result<Opened, DropReason>, octets: usize) {
+    pub(super) fn received(&mut self, opened: &Result<Opened, DropReason>, octets: usize) {
         match opened {
             Err(reason) => self.dropped(*reason, octets),
             Ok(opened) => {
@@ -87,7 +87,7 @@ impl Counters {
         }
     }
 
-    fn add(&mut self, more: &Self) {
+    pub(super) fn add(&mut self, more: &Self) {
         self.drops.iter_mut().zip(more.drops).for_each(|(sum, count)| *sum += count);
         self.dropped_octets.iter_mut().zip(more.dropped_octets).for_each(|(sum, count)| *sum += count);
         self.rx_packets += more.rx_packets;

@@ -1,6 +1,7 @@
 //! PSP (PSP Architecture Specification of April 2022): key derivation, packets, and nothing kept for an association.
 
 pub mod engine;
+pub mod gateway;
 pub mod guard;
 pub mod kdf;
 mod output;

@@ -1,9 +1,11 @@
 //! From a protected packet to the inner one, with nothing but the device's keys: first what needs no key, then the AEAD,
 //! then the inner packet.
 
+use std::ops::Range;
+
 use super::output::Output;
 use super::{COOKIE_OCTETS, HEADER_OCTETS, ICV_OCTETS, INDEX_MASK, Version, nonce};
-use crate::aead::{Provider, open_once};
+use crate::aead::{Associated, Context, Provider, open_once};
 use crate::ip::{self, Datagram, number};
 use crate::modes::{self, Arrived};
 use crate::udp;
@@ -150,6 +152,49 @@ pub(super) fn open(
         Err(reason) => opened.reason = Some(reason),
     }
     Ok(opened)
+}
+
+/// Opens a packet where it lies; returns where the inner one is, nothing of it where `Opened` says why it is dropped.
+///
+/// context: the key, for AES-GCM with an ICV of 16 octets.
+#[inline(always)]
+pub(super) fn open_in_place(
+    located: &Located,
+    context: &Context,
+    packet: &mut [u8],
+) -> Result<(Opened, u8, Range<usize>), DropReason> {
+    const STRUCTURE: DropReason = DropReason::PspTruncated; // not reached: locate saw to it
+    let Located { spi, version, upper, end, .. } = *located;
+    let at = upper + udp::HEADER;
+    let body = packet.get_mut(at..end).ok_or(STRUCTURE)?;
+    let (text, icv) = body.split_last_chunk_mut::<ICV_OCTETS>().ok_or(STRUCTURE)?;
+    let head = text.first_chunk::<HEADER_OCTETS>().ok_or(STRUCTURE)?;
+    let [next_header, units, offset, flags, ..] = *head;
+    let iv = u64::from_be_bytes(*head.last_chunk::<8>().ok_or(STRUCTURE)?);
+    let front = 8 * (usize::from(units) - 1);
+    let clear = if version.is_gmac() { text.len() } else { HEADER_OCTETS + 4 * usize::from(offset & 63) };
+    let octets = text.len() - HEADER_OCTETS;
+    let (aad, sealed) = text.split_at_mut_checked(clear).ok_or(STRUCTURE)?;
+    context.open(&nonce(spi, iv), Associated::front(aad), sealed, icv).map_err(|_| DropReason::PspAuth)?;
+    let mut opened = Opened { spi, iv, flags, cookie: [0; COOKIE_OCTETS], octets, reason: None };
+    if flags & 2 != 0 {
+        opened.cookie = *text.get(HEADER_OCTETS..).and_then(|rest| rest.first_chunk()).ok_or(STRUCTURE)?;
+    }
+    let payload = at + HEADER_OCTETS + front;
+    let outer = if matches!(next_header, number::IPV4 | number::IPV6) { 0 } else { upper };
+    let start = payload - outer;
+    packet.copy_within(..outer, start);
+    let inner = packet.get_mut(start..end - ICV_OCTETS).ok_or(STRUCTURE)?;
+    match release(located, next_header, inner, outer) {
+        Ok(kept) => {
+            opened.reason = (flags & 0x40 != 0).then_some(DropReason::PspSampled);
+            Ok((opened, next_header, start..start + kept))
+        }
+        Err(reason) => {
+            opened.reason = Some(reason);
+            Ok((opened, next_header, start..start))
+        }
+    }
 }
 
 /// Takes cookie and extension out of what was opened; returns how many octets of them were encrypted, so that the

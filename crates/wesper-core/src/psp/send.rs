@@ -3,7 +3,7 @@
 use super::output::Output;
 use super::profile::{Mode, Prepared, SourcePort};
 use super::{HEADER_OCTETS, ICV_OCTETS, INDEX_MASK, PORT, nonce};
-use crate::aead::{Provider, seal_once};
+use crate::aead::{Associated, Context, Provider, seal_once};
 use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
 use crate::modes::{self, Taken};
 use crate::profile::Df;
@@ -42,17 +42,27 @@ pub(super) struct Keys<'a> {
     pub(super) iv: u64,
 }
 
-/// Writes a packet, protected, to `out`; returns the octets that `tx_bytes` counts.
-pub(super) fn encapsulate(
-    prepared: &Prepared,
-    keys: Keys<'_>,
-    packet: &[u8],
-    out: &mut Output,
-) -> Result<usize, Refused> {
+/// What a packet will be, before anything is written.
+struct Plan {
+    datagram: Datagram,
+    next_header: u8,
+    /// Octets of the packet that stay in front of the payload, or go.
+    payload_at: usize,
+    /// Octets of the IP header to come.
+    head: usize,
+    /// Octets of the whole.
+    octets: usize,
+    flow: u64,
+    port: u16,
+}
+
+/// Says what a packet will be, or why it is not sent. hash_key: of source ports and flow labels.
+#[inline(always)]
+fn plan(prepared: &Prepared, hash_key: &[u8; 16], spi: u32, packet: &[u8]) -> Result<Plan, Refused> {
     let profile = &prepared.profile;
     let datagram = ip::parse(packet).ok_or(DropReason::PspOutBadPacket)?;
     let whole = packet.get(..datagram.octets).ok_or(DropReason::PspOutBadPacket)?;
-    if keys.spi & INDEX_MASK == 0 {
+    if spi & INDEX_MASK == 0 {
         return Err(DropReason::PspOutSpi.into());
     }
     let is_ip_in_ip = matches!(datagram.upper.protocol, number::IPV4 | number::IPV6);
@@ -64,25 +74,45 @@ pub(super) fn encapsulate(
         Mode::TunnelCopied => (tunnelled(&datagram), 0, if datagram.version == 4 { IPV4_HEADER } else { IPV6_HEADER }),
         Mode::Tunnel(_) => (tunnelled(&datagram), 0, prepared.template.as_ref().map_or(0, modes::Template::len)),
     };
-    let payload = whole.get(payload_at..).unwrap_or_default();
-    let clear = 4 * usize::from(profile.crypt_offset_words);
-    let front = &prepared.front[..];
-    if clear > front.len() + payload.len() {
+    let payload = whole.len().saturating_sub(payload_at);
+    if 4 * usize::from(profile.crypt_offset_words) > prepared.front.len() + payload {
         return Err(DropReason::PspOutCryptOffset.into());
     }
-    let octets = head + prepared.overhead() + payload.len();
+    let octets = head + prepared.overhead() + payload;
     let most = if is_whole(prepared, &datagram) { profile.mtu } else { MAX_PACKET };
     if octets > most {
         let mtu = profile.mtu.saturating_sub(octets - whole.len());
         return Err(Refused { reason: DropReason::PspOutTooBig, mtu });
     }
     let needs_hash = prepared.labels || matches!(profile.source_port, SourcePort::Hash | SourcePort::Table(_));
-    let flow = if needs_hash { flow_hash(keys.hash_key, whole, &datagram) } else { 0 };
+    let flow = if needs_hash { flow_hash(hash_key, whole, &datagram) } else { 0 };
+    let port = source_port(&profile.source_port, whole, &datagram, flow);
+    Ok(Plan { datagram, next_header, payload_at, head, octets, flow, port })
+}
+
+/// Writes a packet, protected, to `out`; returns the octets that `tx_bytes` counts.
+pub(super) fn encapsulate(
+    prepared: &Prepared,
+    keys: Keys<'_>,
+    packet: &[u8],
+    out: &mut Output,
+) -> Result<usize, Refused> {
+    let profile = &prepared.profile;
+    let plan = plan(prepared, keys.hash_key, keys.spi, packet)?;
+    let Plan { head, octets, .. } = plan;
+    let whole = packet.get(..plan.datagram.octets).unwrap_or_default();
+    let payload = whole.get(plan.payload_at..).unwrap_or_default();
+    let clear = 4 * usize::from(profile.crypt_offset_words);
+    let front = &prepared.front[..];
 
     let place = out.room(octets);
-    write_head(prepared, keys, whole, &datagram, flow, place, head);
-    let port = source_port(&profile.source_port, whole, &datagram, flow);
-    let headers = headers(prepared, port, octets - head, next_header, keys);
+    if let (Some(place), Some(from)) = (place.get_mut(..head), whole.get(..head))
+        && prepared.template.is_none()
+    {
+        place.copy_from_slice(from);
+    }
+    write_head(prepared, &plan, keys.spi, keys.iv, place);
+    let headers = headers(prepared, plan.port, octets - head, plan.next_header, keys.spi, keys.iv);
     let sealed = (|| {
         let (udp, body) = place.get_mut(head..)?.split_first_chunk_mut::<{ udp::HEADER }>()?;
         let (first, rest) = headers.split_first_chunk::<{ udp::HEADER }>()?;
@@ -115,26 +145,73 @@ pub(super) fn encapsulate(
     Ok(front.len() + payload.len())
 }
 
-/// Writes the IP header at the front of the place of the whole packet. head: its octets.
+/// What protects a packet in place.
+#[derive(Clone, Copy)]
+pub(super) struct Expanded<'a> {
+    /// The key, for AES-GCM with an ICV of 16 octets.
+    pub(super) context: &'a Context,
+    /// Of source ports and flow labels.
+    pub(super) hash_key: &'a [u8; 16],
+    pub(super) spi: u32,
+    /// Never used with this key.
+    pub(super) iv: u64,
+}
+
+/// Protects a packet where it lies; returns where it begins then, how long it is, and what `tx_bytes` counts.
+///
+/// at, octets: the packet's place. In front of it and behind it there must be room for what is added: where there is
+/// none, it is refused as if it did not fit the mode.
 #[inline(always)]
-fn write_head(
+pub(super) fn encapsulate_in_place(
     prepared: &Prepared,
-    keys: Keys<'_>,
-    whole: &[u8],
-    datagram: &Datagram,
-    flow: u64,
-    place: &mut [u8],
-    head: usize,
-) {
-    let octets = place.len();
-    if let (Mode::Tunnel(_), Some(template)) = (&prepared.profile.mode, &prepared.template) {
-        let df = if datagram.version == 4 && !datagram.dont_fragment { 0 } else { modes::DF };
-        let flow_label = if prepared.labels { (flow >> 44) as u32 } else { datagram.flow_label };
-        let taken = Taken { traffic_class: datagram.traffic_class, df, flow_label };
-        return template.write(place, octets, taken, modes::outer_identification(keys.iv, keys.spi));
+    keys: Expanded<'_>,
+    buf: &mut [u8],
+    at: usize,
+    octets: usize,
+) -> Result<(usize, usize, usize), Refused> {
+    let packet = buf.get(at..at + octets).ok_or(DropReason::PspOutBadPacket)?;
+    let plan = plan(prepared, keys.hash_key, keys.spi, packet)?;
+    let Plan { head, octets, payload_at, .. } = plan;
+    let (front, version) = (&prepared.front[..], prepared.profile.version);
+    let fronts = udp::HEADER + HEADER_OCTETS + front.len();
+    let start = (at + payload_at).checked_sub(head + fronts).ok_or(DropReason::PspOutMode)?;
+    if start + octets > buf.len() {
+        return Err(DropReason::PspOutMode.into());
     }
-    let (Some(place), Some(from)) = (place.get_mut(..head), whole.get(..head)) else { return };
-    place.copy_from_slice(from);
+    if prepared.template.is_none() {
+        buf.copy_within(at..at + head, start);
+    }
+    let place = buf.get_mut(start..start + octets).unwrap_or_default();
+    write_head(prepared, &plan, keys.spi, keys.iv, place);
+    let headers = headers(prepared, plan.port, octets - head, plan.next_header, keys.spi, keys.iv);
+    let sealed = (|| {
+        place.get_mut(head..head + headers.len())?.copy_from_slice(&headers);
+        place.get_mut(head + headers.len()..head + fronts)?.copy_from_slice(front);
+        let body = place.get_mut(head + udp::HEADER..)?;
+        let (text, icv) = body.split_last_chunk_mut::<ICV_OCTETS>()?;
+        let clear = HEADER_OCTETS + 4 * usize::from(prepared.profile.crypt_offset_words);
+        let clear = if version.is_gmac() { text.len() } else { clear };
+        let (aad, text) = text.split_at_mut_checked(clear)?;
+        keys.context.seal(&nonce(keys.spi, keys.iv), Associated::front(aad), text, icv).ok()
+    })();
+    sealed.ok_or(DropReason::PspOutNoKey)?;
+    if prepared.profile.checksum {
+        write_checksum(place, head);
+    }
+    Ok((start, octets, octets - head - udp::HEADER - HEADER_OCTETS - ICV_OCTETS))
+}
+
+/// Writes the IP header at the front of a whole packet, or completes the one that was copied there.
+#[inline(always)]
+fn write_head(prepared: &Prepared, plan: &Plan, spi: u32, iv: u64, place: &mut [u8]) {
+    let (octets, datagram) = (place.len(), &plan.datagram);
+    if let Some(template) = &prepared.template {
+        let df = if datagram.version == 4 && !datagram.dont_fragment { 0 } else { modes::DF };
+        let flow_label = if prepared.labels { (plan.flow >> 44) as u32 } else { datagram.flow_label };
+        let taken = Taken { traffic_class: datagram.traffic_class, df, flow_label };
+        return template.write(place, octets, taken, modes::outer_identification(iv, spi));
+    }
+    let Some(place) = place.get_mut(..plan.head) else { return };
     let mut link = datagram.upper.link;
     if prepared.profile.mode == Mode::TunnelCopied {
         link = if datagram.version == 4 { 9 } else { 6 };
@@ -147,12 +224,12 @@ fn write_head(
 
 /// UDP and PSP header, without cookie and extension. octets: from the UDP header on.
 #[inline(always)]
-fn headers(prepared: &Prepared, port: u16, octets: usize, next_header: u8, keys: Keys<'_>) -> [u8; 24] {
+fn headers(prepared: &Prepared, port: u16, octets: usize, next_header: u8, spi: u32, iv: u64) -> [u8; 24] {
     let udp = u64::from(port) << 48 | u64::from(prepared.profile.port) << 32 | (octets as u64) << 16;
     let [units, offset, flags] = prepared.fixed;
-    let psp = u64::from(u32::from_be_bytes([next_header, units, offset, flags])) << 32 | u64::from(keys.spi);
+    let psp = u64::from(u32::from_be_bytes([next_header, units, offset, flags])) << 32 | u64::from(spi);
     let mut headers = [0; 24];
-    for (place, word) in headers.as_chunks_mut::<8>().0.iter_mut().zip([udp, psp, keys.iv]) {
+    for (place, word) in headers.as_chunks_mut::<8>().0.iter_mut().zip([udp, psp, iv]) {
         *place = word.to_be_bytes();
     }
     headers

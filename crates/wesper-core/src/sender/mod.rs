@@ -40,6 +40,7 @@ use crate::udp;
 use crate::verdict::{CODES, DropReason};
 pub use protect::Besides;
 pub use route::Route;
+pub(crate) use route::has_plain_header;
 use shape::Shape;
 use sub_sas::{More, SubSa};
 

@@ -41,7 +41,7 @@ impl Sender {
 }
 
 /// Says whether the IP header has neither options nor extension headers.
-fn has_plain_header(packet: &[u8]) -> bool {
+pub(crate) fn has_plain_header(packet: &[u8]) -> bool {
     ip::parse(packet).is_some_and(|datagram| {
         let header = if datagram.version == 4 { IPV4_HEADER } else { IPV6_HEADER };
         datagram.upper.at == header
