@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 import subprocess
@@ -22,7 +23,7 @@ from wesper.psp import aio, identity
 from wesper.psp.agreements import Agreement, Party, Refusal, Wanted
 from wesper.psp.aio import PeerExchanges
 from wesper.psp.exchange_events import Terms
-from wesper.psp.exchange_messages import EndReason
+from wesper.psp.exchange_messages import EndReason, Type
 from wesper.psp.failures import ConnectionLost, PeerRefused, PeerUnreachable
 from wesper.psp.settings import HostSettings, PeerSettings
 
@@ -423,3 +424,9 @@ def test_the_page_has_every_reason() -> None:
     page = (Path(__file__).parents[2] / "docs" / "psp-exchange.md").read_text()
     for reason in EndReason:
         assert reason is EndReason.CLOSED or f"| {reason.value} | `{reason.name}` |" in page
+
+
+def test_the_page_numbers_every_message() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "psp-exchange.md").read_text()
+    rows = re.findall(r"^\| (0x[0-9a-f]{2}) \| ([A-Z]+) \|", page, re.MULTILINE)
+    assert [(int(number, 16), name) for number, name in rows] == [(each.value, each.name) for each in Type]

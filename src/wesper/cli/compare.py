@@ -21,7 +21,7 @@ from .packet_view import console_for_packets, drawn
 
 SCHEMA: Final = 1
 _SAMPLES: Final = {
-    # A TCP segment with 32 octets of data, addresses of documentation.
+    # A TCP segment with 31 octets of data, addresses of documentation.
     4: (
         "450000470000000040068e5fc000020ac63364149c4001bb010203040a0b0c0d5018ffffba720000474554202f204854"
         "54502f312e310d0a486f73743a20610d0a0d0a0d0a0d0a"
@@ -69,7 +69,7 @@ def compare(
     Parameters
     ----------
     what
-        An IP packet in hexadecimal, or a capture, whose first packet is taken; without it, a TCP segment with 32 octets
+        An IP packet in hexadecimal, or a capture, whose first packet is taken; without it, a TCP segment with 31 octets
         of data.
     only
         Protocols (esp, wesp, wespv2, eesp, psp) and modes (tunnel, transport, beet) to show; may be given many times.

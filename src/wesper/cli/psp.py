@@ -63,7 +63,11 @@ def keys(
         Let keys go to a terminal.
     """
     if (spi is None) == (capture is None):
-        raise ConfigError("SPIs" if spi is None else "both", key="--spi", expected="either --spi or --capture")
+        raise ConfigError(
+            "no SPIs are named" if spi is None else "given beside --capture",
+            key="--spi",
+            expected="either --spi or --capture",
+        )
     if version not in VERSION_NAMES:
         raise ConfigError(str(version), key="--version", expected="0..3")
     if output == "-" and sys.stdout.isatty() and not show:
