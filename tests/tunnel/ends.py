@@ -123,7 +123,8 @@ def _toml(value: object) -> str:
 
 
 def two_ends(folder: Path, left: Host, right: Host, engine: str = "reference", **options: Any) -> tuple[Side, Side]:
-    """Write the files of both ends.   options: address, peer_address, version, port, mode, suite, esn, inner, psp.
+    """Write the files of both ends.   options: address, peer_address, version, port, mode, suite, esn, inner, psp,
+    protocol, format.
 
     psp: settings of a PSP tunnel, or True for those by default.
     """

@@ -43,7 +43,7 @@ pub struct LinkEnd {
     pub kind: LinkKind,
     /// The address that it is bound to; unspecified: any of the host's.
     pub local: IpAddr,
-    /// The local port; 0 where there is none.
+    /// The local port; of raw sockets the IP protocol.
     pub port: u16,
 }
 

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 
-use wesper_core::protocol::Protocol;
 use wesper_core::selectors::Way;
 
 use crate::Shared;
@@ -165,8 +164,8 @@ fn front_of(link: &Link, arrival: &Arrival) -> Option<Option<Front>> {
     let (source, told) = (arrival.source?, &arrival.told);
     let destination = told.destination.unwrap_or(end.local);
     if end.kind == LinkKind::Raw6 {
-        let esp = Protocol::Esp.ip_protocol();
-        return Front::ip(source.ip(), destination, esp, told.traffic_class, told.hop_limit).map(Some);
+        let protocol = u8::try_from(end.port).ok()?;
+        return Front::ip(source.ip(), destination, protocol, told.traffic_class, told.hop_limit).map(Some);
     }
     Front::udp(source, SocketAddr::new(destination, end.port), told.traffic_class, told.hop_limit).map(Some)
 }

@@ -11,6 +11,8 @@ use wesper_core::udp;
 use crate::checksum::{fold, sum};
 
 const ESP: u8 = Protocol::Esp.ip_protocol();
+const WESP: u8 = Protocol::Wesp.ip_protocol();
+const EESP: u8 = Protocol::Eesp.ip_protocol();
 /// Octets of the longest header put in front of a datagram: IPv6 and UDP.
 pub const LONGEST: usize = IPV6_HEADER + udp::HEADER;
 
@@ -21,7 +23,7 @@ pub struct Outer {
     pub source: SocketAddr,
     /// Destination address, and destination port of UDP.
     pub destination: SocketAddr,
-    /// ESP in UDP, not ESP itself.
+    /// In UDP, not as an IP protocol of its own.
     pub in_udp: bool,
     /// DSCP and ECN.
     pub traffic_class: u8,
@@ -61,7 +63,7 @@ pub fn is_alike(one: &[u8], other: &[u8]) -> bool {
         Some(0x45) => same(0, 2) && same(6, 10) && same(12, IPV4_HEADER + 4),
         // Extension headers are of no fixed length.
         Some(0x60..=0x6f) => {
-            let is_bare = matches!(one.get(6), Some(&(number::UDP | ESP)));
+            let is_bare = matches!(one.get(6), Some(&(number::UDP | ESP | WESP | EESP)));
             is_bare && same(0, 4) && same(6, IPV6_HEADER + 4)
         }
         _ => false,
@@ -206,7 +208,9 @@ mod tests {
         }
         assert!(!is_alike(&[], &[]));
         let ipv6 = |next_header: u8| [&[0x60, 0, 0, 0, 0, 8, next_header, 64][..], &[1; 40]].concat();
-        assert!(is_alike(&ipv6(50), &ipv6(50)));
+        for protocol in [50, 141, 253] {
+            assert!(is_alike(&ipv6(protocol), &ipv6(protocol)));
+        }
         assert!(!is_alike(&ipv6(50)[..43], &ipv6(50)[..43]), "cut short");
         assert!(!is_alike(&ipv6(0), &ipv6(0)), "what follows its options may differ");
     }

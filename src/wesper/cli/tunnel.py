@@ -201,7 +201,7 @@ def keygen(
     peer_inner: list[str] | None = None,
     networks: list[str] | None = None,
     peer_networks: list[str] | None = None,
-    protocol: Literal["esp", "psp"] = "esp",
+    protocol: Literal["esp", "wesp", "wespv2", "eesp", "psp"] = "esp",
     encapsulation: Literal["udp", "none"] = "udp",
     port: int | None = None,
     peer_port: int | None = None,
@@ -237,17 +237,17 @@ def keygen(
     protocol
         What the tunnel runs.
     encapsulation
-        ESP in UDP, or none: IP protocol 50.
+        UDP, or none: the protocol's own number in the IP header, 50 with ESP.
     port
         UDP port of this end; 4500 by default, with PSP 1000.
     peer_port
         UDP port of the other end, if it is another one.
     suite
-        Cipher suite of ESP.
+        Cipher suite; not PSP's.
     mode
         What goes inside.
     esn
-        Extended sequence numbers of ESP.
+        Extended sequence numbers; not PSP's.
     psp_version
         PSP's version: 0 AES-128-GCM, 1 AES-256-GCM, 2 AES-128-GMAC, 3 AES-256-GMAC.
     crypt_offset
@@ -266,7 +266,7 @@ def keygen(
         if local is None or peer is None:
             raise ConfigError("missing", key="--local" if local is None else "--peer", expected="an address, or any")
         udp = encapsulation == "udp"
-        port = (4500 if protocol == "esp" else 1000) if port is None else port
+        port = (1000 if protocol == "psp" else 4500) if port is None else port
         psp = None
         if protocol == "psp":
             table = TunnelTable(
@@ -287,7 +287,9 @@ def keygen(
             ),
         )
         stems = (one.name.removesuffix(".toml"), other.name.removesuffix(".toml"))
-        written = keys.make(*ends, name=name or "-".join(stems), suite=suite, mode=mode, esn=esn, psp=psp)
+        written = keys.make(
+            *ends, name=name or "-".join(stems), suite=suite, mode=mode, esn=esn, psp=psp, protocol=protocol
+        )
     for path in written:
         print(path)
     verb = "reload" if add else "up"

@@ -1,4 +1,4 @@
-"""The unprotected side: sockets that carry ESP, in UDP or as IP protocol 50.
+"""The unprotected side: sockets that carry ESP and its kin, in UDP or as IP protocols.
 
 What goes in and comes out is the whole outer packet, as an engine makes and takes it. A UDP socket keeps the IP and UDP
 header of what it sends to itself; they say where the datagram goes, and with which TOS and TTL. In front of what it
@@ -27,6 +27,7 @@ LinkUse = Literal["both", "receive", "send"]
 
 RECEIVE_BUFFER_OCTETS: Final = 8 << 20
 _ESP = 50
+_NAMES: Final = {_ESP: "esp", 141: "wesp", 253: "eesp"}
 _IP_TOS, _IP_TTL, _IP_HDRINCL, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTTL, _IP_RECVTOS = 1, 2, 3, 8, 10, 12, 13
 _IPV6_MTU_DISCOVER, _IPV6_HDRINCL, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 36, 49, 50
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT, _IPV6_DONTFRAG, _IPV6_RECVTCLASS, _IPV6_TCLASS = 51, 52, 62, 66, 67
@@ -47,7 +48,8 @@ _FULL = frozenset((errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM))
 class Link:
     """One socket of the unprotected side.
 
-    fd: non-blocking.   local: what it is bound to; unspecified: any address of this host.   port: of UDP, else 0.
+    fd: non-blocking.   local: what it is bound to; unspecified: any address of this host.
+    port: of UDP; of raw sockets the IP protocol.
     mark: SO_MARK, by which rules tell its packets from those to be protected; 0: none.
     use: a link that only sends gets nothing.
     """
@@ -75,7 +77,7 @@ class Link:
 
     def __str__(self) -> str:
         at = f"[{self.local}]" if self.version == 6 else str(self.local)
-        return f"udp {at}:{self.port}" if self.is_udp else f"esp {at}"
+        return f"udp {at}:{self.port}" if self.is_udp else f"{_NAMES.get(self.port, f'protocol {self.port}')} {at}"
 
     @property
     def receives(self) -> bool:
@@ -142,7 +144,7 @@ class Link:
         remote = socket.inet_pton(socket.AF_INET6, source[0].partition("%")[0])
         first = 6 << 28 | tos << 20
         if self.kind == "raw6":
-            return _IPV6.pack(first, len(octets), _ESP, ttl, remote, local) + octets
+            return _IPV6.pack(first, len(octets), self.port, ttl, remote, local) + octets
         udp = _UDP.pack(source[1], self.port, 8 + len(octets), 0)
         return _IPV6.pack(first, 8 + len(octets), 17, ttl, remote, local) + udp + octets
 
@@ -176,7 +178,8 @@ class Link:
 def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0, use: LinkUse = "both") -> Link:
     """Open a socket of the unprotected side.
 
-    local: an address of this host, or the unspecified one of its version.   port: UDP's; 0: one that the kernel gives.
+    local: an address of this host, or the unspecified one of its version.   port: UDP's; 0: one that the kernel gives;
+    raw: the IP protocol, 0: ESP.
     use: "receive" takes datagrams without a checksum over IPv6 too, as PSP has them (RFC 6935 §5); "send" throws away
     what comes, in the kernel.
     Raises ConfigError if the address is not this host's or the port is taken, PermissionNeeded for raw sockets and
@@ -188,7 +191,7 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0,
         if is_udp:
             opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         else:
-            opened = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _ESP)
+            opened = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, port or _ESP)
     except PermissionError:
         raise PermissionNeeded("CAP_NET_RAW", "a raw socket for ESP") from None
     try:
@@ -220,7 +223,7 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0,
             drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET, 0, 0, 0), 8)  # keeps no octet
             filter = struct.pack("HxxxxxxP", 1, ctypes.addressof(drop_all))  # struct sock_fprog
             opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter)
-        opened.bind((str(local), port))
+        opened.bind((str(local), port if is_udp else 0))
     except OSError as error:
         opened.close()
         if error.errno == errno.EADDRNOTAVAIL:
@@ -235,7 +238,7 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0,
     except BaseException:
         opened.close()
         raise
-    return Link(kind, local, opened.getsockname()[1] if is_udp else 0, opened, mark, use)
+    return Link(kind, local, opened.getsockname()[1] if is_udp else port or _ESP, opened, mark, use)
 
 
 def path_mtu(remote: IPAddress, mark: int = 0) -> int | None:

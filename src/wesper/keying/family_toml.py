@@ -114,8 +114,11 @@ def read_format(table: WESPv2Table | EESPTable) -> Format:
     )
 
 
-def write_format(settings: Format) -> list[str]:
-    """Return the TOML lines of a table with these settings; what is as by default is left out."""
+def write_format(settings: Format, table: str = "sa") -> list[str]:
+    """Return the TOML lines of a table with these settings; what is as by default is left out.
+
+    table: the one that it stands in.
+    """
     if not isinstance(settings, (WESPv2Format, EESPFormat)):
         return []
     default = type(settings)()
@@ -142,7 +145,7 @@ def write_format(settings: Format) -> list[str]:
     if settings.options:
         values["options"] = [{"type": option.type, "data": option.data.hex()} for option in settings.options]
     lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
-    return ["", f"[sa.{settings.protocol}]", *lines]
+    return ["", f"[{table}.{settings.protocol}]", *lines]
 
 
 def _toml(value: Any) -> str:

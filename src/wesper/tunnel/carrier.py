@@ -51,7 +51,7 @@ class Carrier(Protocol):
 
 def open_carrier(file: TunnelFile) -> Carrier:
     """Return a new carrier for what a file's tunnels run.   Raises UnsupportedError as `open_engine` does."""
-    if file.protocol == "psp":
+    if file.is_psp:
         gateway = open_gateway(file.engine, PSPOptions(port=file.psp_port))
         gateway.set_device_keys(file.device_keys)
         return gateway

@@ -216,9 +216,8 @@ class Daemon:
             self.links.append(link)
             return link
 
-        is_psp = self.file.protocol == "psp"
         for kind, local, port in self._wanted_links(self.file.tunnels):
-            self._did(f"listens on {opened(kind, local, port, 'receive' if is_psp else 'both')}")
+            self._did(f"listens on {opened(kind, local, port, 'receive' if self.file.is_psp else 'both')}")
         for each in self.file.tunnels:
             if each.psp is None or each.sending_from in self.ports:
                 continue
@@ -264,7 +263,7 @@ class Daemon:
                 kind: LinkKind = "udp4" if version == 4 else "udp6"
                 wanted[kind, each.local, each.encapsulation.local_port] = None
             else:
-                wanted["raw4" if version == 4 else "raw6", each.local, 0] = None
+                wanted["raw4" if version == 4 else "raw6", each.local, each.ip_protocol] = None
         # An open socket and a bound one of the same port would take each other's packets.
         return [
             (kind, local, port)

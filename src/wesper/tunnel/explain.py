@@ -14,11 +14,13 @@ from ..protocols.ip import IPAddress
 from ..sa import Direction
 from .carrier import open_carrier
 from .control import SCHEMA
+from .family_settings import FAMILY_TABLES
 from .file import TunnelFile, TunnelSettings
 from .loop import now_ns
 from .psp_settings import ESP_ONLY, PORTS
 from .routes import Plan, plan
 
+_NAMES = {"esp": "ESP", "wesp": "WESP", "wespv2": "WESPv2", "eesp": "EESP", "psp": "PSP"}
 _FILLED_IN: dict[str, Callable[[TunnelFile], str]] = {
     "interface.name": lambda file: file.name,
     "interface.state_dir": lambda file: str(file.state_dir),
@@ -33,7 +35,7 @@ def steps(file: TunnelFile) -> list[str]:
     for each in file.tunnels:
         around = each.encapsulation
         port = f" port {around.local_port}" if around is not None else ""
-        kind = "ESP" if around is None else "UDP" if each.psp is None else "PSP"
+        kind = _NAMES[each.protocol] if around is None or each.psp is not None else "UDP"
         found.append(f"listen: {kind} on {_any(each.local)}{port}, for tunnel {each.name}")
         if each.psp is not None:
             ports = len(each.psp.source_ports) or PORTS
@@ -86,14 +88,16 @@ def bypass(file: TunnelFile) -> list[str]:
 
 def _tables(file: TunnelFile) -> Iterator[str]:
     table = file.table
-    is_psp = file.protocol == "psp"
+    is_psp = file.is_psp
     for name in ("interface", *(["psp"] if is_psp else []), "log", "metrics"):
         yield f"[{name}]"
         yield from _keys(file, name, getattr(table, name))
         yield ""
     for place, tunnel in enumerate(table.tunnel):
         yield "[[tunnel]]"
-        yield from _keys(file, f"tunnel[{place}]", tunnel, ESP_ONLY if is_psp else ("psp",))
+        others = [name for name in FAMILY_TABLES if name != tunnel.protocol]
+        skipped = (*others, *(ESP_ONLY if is_psp else ("psp",)))
+        yield from _keys(file, f"tunnel[{place}]", tunnel, skipped)
         for kind in ("selectors", "sa"):
             for number, each in enumerate(getattr(tunnel, kind)):
                 yield ""

@@ -29,6 +29,7 @@ def static_sa(sa: SA, name: str, sequence: int = 0) -> StaticSA:
         sa.salt,
         sa.auth_key,
         name=name,
+        protocol=profile.protocol,
         direction=sa.direction,
         mode=profile.mode,
         local=None if outer is None else _one(outer.local),
@@ -39,6 +40,7 @@ def static_sa(sa: SA, name: str, sequence: int = 0) -> StaticSA:
         window=profile.window,
         sequence=sequence,
         selectors=profile.selectors,
+        format=profile.format,
     )
 
 
@@ -66,7 +68,7 @@ def key_file(sas: Iterable[tuple[AnySA, str, int]], port: int) -> str:
 
 
 def sas_of_file(file: TunnelFile) -> list[StaticSA]:
-    """Return all SAs of an ESP tunnel file, each pair's outbound one first; addresses as the file has them."""
+    """Return all SAs of a tunnel file without PSP, each pair's outbound one first; addresses as the file has them."""
     return [static_sa(sa, name) for sa, name in _of_file(file) if isinstance(sa, SA)]
 
 

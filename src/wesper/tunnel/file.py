@@ -17,7 +17,6 @@ key_in = "office-1.in.key"
 from __future__ import annotations
 
 import contextlib
-import difflib
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -26,17 +25,15 @@ from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from pathlib import Path
 from typing import Literal
 
-from ..crypto import SUITES
 from ..engine import ENGINES
 from ..engine.interface import split_keys
 from ..errors import ConfigError, KeyMaterialError
 from ..host.places import default_run_dir, default_state_dir
 from ..host.tun import IPV6_MIN_MTU, DeviceKind
-from ..keying.key_file import read_key_row
-from ..keying.static import legacy_word
 from ..keying.strict_toml import read_strict
 from ..keying.text_file import read_text
 from ..keying.toml_lines import LineIndex
+from ..protocols import Format
 from ..protocols.ip import IPAddress
 from ..psp.gateway import GatewayProfile, GatewaySA
 from ..psp.interface import check_key
@@ -55,6 +52,8 @@ from ..sa import (
 )
 from ..wire.psp import PORT as PSP_PORT
 from ..wire.udp import IPSEC_NAT_T_PORT
+from .family_settings import check_suite, format_of
+from .key_row import named_row
 from .psp_settings import DeviceKeys, PSPSettings, check_one_device, derived, device_keys_of, psp_of
 from .scrape import parse_listen
 from .tables import (
@@ -72,7 +71,6 @@ Network = IPv4Network | IPv6Network
 BROADCAST = ipaddress.ip_address("255.255.255.255")
 ANY = {4: ipaddress.ip_address("0.0.0.0"), 6: ipaddress.ip_address("::")}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
-_UDP_PORT = {"esp": IPSEC_NAT_T_PORT, "psp": PSP_PORT}
 _PORT_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _SOFT_PERCENT = 80  # of a hard lifetime: when the next keys are asked for
 
@@ -99,9 +97,10 @@ class SAPair:
 class TunnelSettings:
     """One tunnel to one peer.
 
-    psp: what it runs instead of ESP; None: ESP.
+    protocol: esp, wesp, wespv2, eesp or psp.   format: what it has alone; None: by default.   psp: of PSP; else None.
     local: an address of this host; unspecified: any.   peer: None: open, known when it has been heard.
-    encapsulation: ports of UDP; None: IP protocol 50.   networks: behind the peer.   path_mtu: octets; 0: the route's.
+    encapsulation: ports of UDP; None: an IP protocol of its own.
+    networks: behind the peer.   path_mtu: octets; 0: the route's.
     keepalive: seconds of silence after which a NAT keepalive goes out; 0: never.   probe: send dummies until the peer
     is heard.   roaming: follow the peer where its authentic packets come from.
     """
@@ -128,12 +127,16 @@ class TunnelSettings:
     probe: bool
     hard: Lifetime
     pairs: tuple[SAPair, ...]
+    protocol: str = "esp"
+    format: Format | None = None
     psp: PSPSettings | None = None
 
     @property
-    def protocol(self) -> str:
-        """Its name in the file."""
-        return "esp" if self.psp is None else "psp"
+    def ip_protocol(self) -> int:
+        """The number in the outer IP header where there is no UDP."""
+        profile = self.profile(self.local, None, None, 1500)
+        assert isinstance(profile, Profile)
+        return profile.ways.ip_protocol(profile)
 
     @property
     def sending_from(self) -> tuple[IPAddress, tuple[int, ...]]:
@@ -178,6 +181,7 @@ class TunnelSettings:
             outer,
             self.inner,
             around,
+            self.protocol,
             esn=self.esn,
             window=self.window,
             pad_to=self.pad_to,
@@ -185,6 +189,7 @@ class TunnelSettings:
             selectors=self.selectors,
             soft=soft,
             hard=hard,
+            format=self.format,
         )
 
     def sa(self, pair: SAPair, direction: Direction, profile: Profile | GatewayProfile) -> SA | GatewaySA:
@@ -220,8 +225,13 @@ class TunnelFile:
 
     @property
     def protocol(self) -> str:
-        """What its tunnels run: esp or psp."""
+        """What its first tunnel runs."""
         return self.tunnels[0].protocol
+
+    @property
+    def is_psp(self) -> bool:
+        """Whether its tunnels run PSP; else each runs a protocol of the ESP family."""
+        return self.tunnels[0].psp is not None
 
     @property
     def psp_port(self) -> int:
@@ -323,7 +333,8 @@ class _Reader:
 
     def _tunnel(self, place: int, given: TunnelTable) -> TunnelSettings:
         psp = psp_of(given, lambda key: self._lines.has(f"{self._at}.{key}"), self._wrong)
-        self._suite(given.suite)
+        settings_alone = format_of(given, self._wrong)
+        check_suite(given.suite, self._wrong)
         mode = Mode(given.mode)
         peer = None if given.peer == "any" else self._address("peer", given.peer, 'an address, or "any"')
         local = self._local(given, peer)
@@ -372,15 +383,22 @@ class _Reader:
             path_mtu=given.path_mtu,
             roaming=roaming,
             keepalive=given.keepalive,
-            probe=given.probe,
+            probe=given.probe is not False,
             hard=self._lifetime(given.lifetime),
             pairs=(),
+            protocol=given.protocol,
+            format=settings_alone,
             psp=psp,
         )
         try:
             profile = settings.profile(local, None, None, given.path_mtu or 1500)
         except ConfigError as error:
             raise self._wrong(error.key.removeprefix("outer."), error.what, error.expected) from None
+        if isinstance(profile, Profile) and mode is Mode.TUNNEL and not profile.ways.can_send_dummies(profile):
+            if given.probe:
+                raise self._wrong("probe", "dummies in EESP's optimized format", "false, or eesp.crypt_offset")
+            settings = replace(settings, probe=False)
+        given.probe = settings.probe  # for who shows every default
         if not given.sa:
             raise self._wrong("sa", "no SAs", EXPECTED["sa"])
         pairs = tuple(self._pair(f"sa[{i}]", each, settings, profile) for i, each in enumerate(given.sa))
@@ -406,18 +424,10 @@ class _Reader:
         if peer is not None and peer == local:
             raise self._wrong("peer", f"{peer} is this end's own address, too", "the address of another host")
 
-    def _suite(self, name: str) -> None:
-        if name in SUITES:
-            return
-        if legacy_word(name):
-            raise self._wrong("suite", f"{name!r} is a legacy suite, which wesper refuses", ", ".join(SUITES))
-        near = difflib.get_close_matches(name, SUITES, 1)
-        raise self._wrong("suite", f"no suite {name!r}", near[0] if near else ", ".join(SUITES))
-
     def _encapsulation(self, table: TunnelTable) -> UDPEncapsulation | None:
         if table.encapsulation == "none":
             return None
-        usual = _UDP_PORT[table.protocol]
+        usual = PSP_PORT if table.protocol == "psp" else IPSEC_NAT_T_PORT
         ports = PortsTable() if isinstance(table.encapsulation, str) else table.encapsulation
         local, remote = (usual if port is None else port for port in (ports.local_port, ports.peer_port))
         for key, port in (("local_port", local), ("peer_port", remote)):
@@ -489,14 +499,7 @@ class _Reader:
                 continue
             if not name:
                 raise self._wrong(f"{at}.{key}", "missing", EXPECTED[key])
-            try:
-                row = read_key_row(self._path.parent / name)
-            except FileNotFoundError:
-                raise self._wrong(f"{at}.{key}", f"there is no file {name}", EXPECTED[key]) from None
-            except OSError as error:
-                raise self._wrong(f"{at}.{key}", f"{name}: {error.strerror}", EXPECTED[key]) from None
-            except ConfigError as error:
-                raise self._wrong(f"{at}.{key}", f"{name}: {error.what}", error.expected, type(error)) from None
+            row = named_row(self._path.parent, name, f"{at}.{key}", EXPECTED[key], self._wrong)
             try:
                 if isinstance(profile, GatewayProfile):
                     check_key(row, profile.look.version)

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 from pathlib import Path
 
-from .. import crypto
 from ..crypto.psp import DEVICE_KEY, DeviceKey
 from ..crypto.psp import version as psp_version
 from ..errors import ConfigError
+from ..keying.family_toml import write_format
+from ..protocols import Format
+from ..sa import CryptOffset, EESPFormat, Mode, Profile
 from ..sa.model import SPI_FIRST
+from ..sa.replay import DEFAULT_WINDOW
 from .file import TunnelFile, load_file
 from .psp_settings import PSPSettings
 
@@ -31,7 +34,7 @@ _SPI_LAST = 0x7FFFFFFF  # the top bit stays 0: EESP has it set on the same port
 class End:
     """One end of a tunnel to be made.
 
-    path: its file.   address: where it is found; "any": not known to the other.   port: of UDP; 0: IP protocol 50.
+    path: its file.   address: where it is found; "any": not known to the other.   port: of UDP; 0: none.
     inner: its addresses inside.   networks: behind it.
     """
 
@@ -57,11 +60,21 @@ def end(path: Path, address: str, port: int, inner: Sequence[str], networks: Seq
 
 
 def make(
-    one: End, other: End, *, name: str, suite: str, mode: str, esn: bool, psp: PSPSettings | None = None
+    one: End,
+    other: End,
+    *,
+    name: str,
+    suite: str,
+    mode: str,
+    esn: bool,
+    psp: PSPSettings | None = None,
+    protocol: str = "esp",
+    format: Format | None = None,
 ) -> list[Path]:
     """Write two new tunnel files and their key files; returns all that were written.
 
-    name: of the tunnel.   psp: make a PSP tunnel with these settings; suite and esn are ESP's.
+    name: of the tunnel.   psp: make a PSP tunnel with these settings; suite and esn are the others'.
+    protocol, format: of the ESP family; None: as by default, with EESP in a format that has dummies.
     Raises ConfigError if a file is there already or the ends do not go together, OSError.
     """
     for each in (one, other):
@@ -75,11 +88,18 @@ def make(
         raise ConfigError("an open peer without UDP", key="peer", expected="an address, or UDP encapsulation")
     if one.address == other.address == "any":
         raise ConfigError("both ends open", key="peer", expected="an address of one of them at least")
-    rows, spis = _secrets(suite)
+    if format is None and protocol == "eesp" and mode == "tunnel":
+        format = EESPFormat(crypt_offset=CryptOffset(), max_crypt_offset_octets=0)
+    window = 0 if isinstance(format, EESPFormat) and not format.sequence_numbers else DEFAULT_WINDOW
+    profile = Profile(suite, Mode.TRANSPORT, protocol=protocol, esn=esn, window=window, format=format)
+    rows, spis = _secrets(profile)
     written = []
     for near, far, order in ((one, other, (0, 1)), (other, one, (1, 0))):
         keys = [_write_key(near.path, 1, way, rows[at]) for way, at in zip(("out", "in"), order, strict=True)]
-        text = _text(near, far, name, suite, mode, esn) + _pair(spis[order[0]], spis[order[1]], *keys)
+        text = _text(near, far, name, suite, mode, esn, protocol=protocol, window=window)
+        if format is not None:
+            text += "".join(f"{line}\n" for line in write_format(format, "tunnel"))
+        text += _pair(spis[order[0]], spis[order[1]], *keys)
         _write_new(near.path, text, 0o644)
         written += [near.path, *keys]
     for each in (one, other):
@@ -102,7 +122,9 @@ def add(one: Path, other: Path) -> list[Path]:
         raise ConfigError(f"its SAs are not those of {one.name}", path=other, expected="the two files of one tunnel")
     if ours.psp is not None:
         return _add_psp(files[0], files[1], ours.psp)
-    rows, spis = _secrets(ours.suite, {pair.spi_out for pair in ours.pairs} | {pair.spi_in for pair in ours.pairs})
+    profile = ours.profile(ours.local, None, None, 1500)
+    assert isinstance(profile, Profile)
+    rows, spis = _secrets(profile, {pair.spi_out for pair in ours.pairs} | {pair.spi_in for pair in ours.pairs})
     written = []
     for path, order in ((one, (0, 1)), (other, (1, 0))):
         number = _next_number(path)
@@ -180,9 +202,9 @@ def _replace(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def _secrets(suite: str, taken: frozenset[int] | set[int] = frozenset()) -> tuple[list[bytes], list[int]]:
-    cipher = crypto.suite(suite)
-    octets = max(cipher.key_octets) + cipher.salt_octets + cipher.auth_key_octets
+def _secrets(profile: Profile, taken: frozenset[int] | set[int] = frozenset()) -> tuple[list[bytes], list[int]]:
+    sizes = profile.ways.key_sizes(profile)
+    octets = max(sizes.key) + sizes.salt + sizes.auth_key
     spis: list[int] = []
     while len(spis) < 2:
         spi = SPI_FIRST + secrets.randbelow(_SPI_LAST - SPI_FIRST)
@@ -214,6 +236,8 @@ def _text(
     esn: bool,
     psp: PSPSettings | None = None,
     device: Path | None = None,
+    protocol: str = "esp",
+    window: int = DEFAULT_WINDOW,
 ) -> str:
     lines = [
         f"# One end of the tunnel {name}; `wesper check --explain` shows every setting.",
@@ -228,6 +252,8 @@ def _text(
     lines += ["", "[[tunnel]]", f"name = {_quoted(name)}"]
     if psp is not None:
         lines += ['protocol = "psp"', *_look(psp)]
+    elif protocol != "esp":
+        lines.append(f"protocol = {_quoted(protocol)}")
     if near.address != "any":
         lines.append(f"local = {_quoted(near.address)}")
     lines.append(f"peer = {_quoted(far.address)}")
@@ -241,6 +267,8 @@ def _text(
         lines.append(f"suite = {_quoted(suite)}")
     if not esn:
         lines.append("esn = false")
+    if window != DEFAULT_WINDOW:
+        lines.append(f"window = {window}")
     if mode == "tunnel":
         behind = [f"{each.ip}/{each.max_prefixlen}" for each in far.inner] + list(far.networks)
         lines.append(f"networks = [{', '.join(map(_quoted, behind))}]")

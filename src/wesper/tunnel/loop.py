@@ -145,12 +145,12 @@ class Loop(ABC):
     def link_for(self, packet: bytes) -> Link | None:
         """Return the link that a packet of the unprotected side leaves by, None if there is none.
 
-        The first of its IP version and kind whose port and address are the packet's source, or any.
+        The first of its IP version and kind whose port (or IP protocol) and address are the packet's source, or any.
         """
         version = packet[0] >> 4
         protocol, source, at = (packet[9], packet[12:16], 20) if version == 4 else (packet[6], packet[8:24], 40)
         is_udp = protocol == 17
-        port = (packet[at] << 8 | packet[at + 1]) if is_udp else 0
+        port = (packet[at] << 8 | packet[at + 1]) if is_udp else protocol
         for link in self.links:
             if link.version == version and link.is_udp is is_udp and link.port == port:
                 own = link.local.packed

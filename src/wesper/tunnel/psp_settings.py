@@ -15,13 +15,13 @@ from typing import Final
 from ..crypto.psp import DEVICE_KEY, VERSIONS, DeviceKey
 from ..crypto.psp import version as psp_version
 from ..errors import ConfigError, KeyMaterialError
-from ..keying.key_file import read_key_row
 from ..protocols.modes import Mode, Outer
 from ..protocols.psp import INDEX_MASK, Profile, SourcePort
 from ..protocols.udp import UDPEncapsulation
 from ..psp.gateway import GatewayProfile
 from ..sa import Lifetime, Selector
 from ..wire.psp import COOKIE, VERSION_NAMES
+from .key_row import named_row
 from .tables import EXPECTED, FileTable, PSPTable, TunnelTable
 
 PORTS: Final = 16  # source ports, at least: PSP UDP Header
@@ -123,7 +123,7 @@ def device_keys_of(table: FileTable, folder: Path, wrong: Wrong) -> DeviceKeys |
     if any(each.protocol == "psp" for each in table.tunnel):
         if not named:
             raise wrong("psp.device_keys", "missing", EXPECTED["device_keys"])
-        return _device_keys(folder / named, wrong)
+        return _device_keys(folder, named, wrong)
     if named:
         raise wrong("psp.device_keys", "device keys without a PSP tunnel", "none")
     return None
@@ -161,19 +161,12 @@ def derived(keys: DeviceKeys, spi: int, version: int, key: str, wrong: Wrong) ->
     return DeviceKey(device_key).derive(spi, psp_version(version))
 
 
-def _device_keys(path: Path, wrong: Wrong) -> DeviceKeys:
+def _device_keys(folder: Path, name: str, wrong: Wrong) -> DeviceKeys:
     key = "psp.device_keys"
-    try:
-        row = read_key_row(path)
-    except FileNotFoundError:
-        raise wrong(key, f"there is no file {path.name}", EXPECTED["device_keys"]) from None
-    except OSError as error:
-        raise wrong(key, f"{path.name}: {error.strerror}", EXPECTED["device_keys"]) from None
-    except ConfigError as error:
-        raise wrong(key, f"{path.name}: {error.what}", error.expected, type(error)) from None
+    row = named_row(folder, name, key, EXPECTED["device_keys"], wrong)
     if len(row) not in (DEVICE_KEY, 2 * DEVICE_KEY) or row[:DEVICE_KEY] == row[DEVICE_KEY:]:
         expected = f"{DEVICE_KEY} or {2 * DEVICE_KEY}: device key 0, or two different ones in a row"
-        raise wrong(key, f"{len(row)} octets in {path.name}", expected, KeyMaterialError)
+        raise wrong(key, f"{len(row)} octets in {name}", expected, KeyMaterialError)
     return row[:DEVICE_KEY], row[DEVICE_KEY:] or None
 
 

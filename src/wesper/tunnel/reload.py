@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OF_THE_PROCESS = ("name", "kind", "engine", "offloads", "workers", "state_dir", "run_dir", "log_format", "log_file")
 _OF_SAS = (
     "peer", "mode", "encapsulation", "suite", "selectors", "inner", "esn", "window", "dscp", "df", "hop_limit",
-    "pad_to", "hard", "local", "psp",
+    "pad_to", "hard", "local", "protocol", "format", "psp",
 )  # fmt: skip
 _IN_THE_FILE = {"hard": "lifetime", "log_format": "log.format", "log_file": "log.file"}
 
@@ -36,7 +36,7 @@ def change(daemon: Daemon, file: TunnelFile, *, dry_run: bool = False) -> list[s
     for key in _OF_THE_PROCESS:
         if getattr(file, key) != getattr(before, key):
             raise _fixed(file, _IN_THE_FILE.get(key, f"interface.{key}"), "wesper down, then wesper up")
-    if file.protocol != before.protocol:
+    if file.is_psp != before.is_psp:
         raise _fixed(file, "tunnel[0].protocol", "wesper down, then wesper up")
     running = {each.name: each for each in daemon.tunnels}
     wanted = {each.name: each for each in file.tunnels}
@@ -151,6 +151,8 @@ def _check(daemon: Daemon, file: TunnelFile, settings: TunnelSettings) -> None:
             key = _IN_THE_FILE.get(key, key)
             if key == "selectors" and not file.given.has(f"{at}.selectors"):
                 key = "networks"
+            if key == "format":
+                key = settings.protocol
             raise _fixed(file, f"{at}.{key}", "wesper down, then wesper up, or a tunnel of another name")
 
 

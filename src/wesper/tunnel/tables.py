@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from ..host.tun import DeviceKind
+from ..keying.family_toml import FAMILY_WORDS, EESPTable, OptionTable, StatelessTable, SubSAsTable, WESPv2Table
 from ..sa.replay import DEFAULT_WINDOW
 
 
@@ -104,11 +105,13 @@ class TunnelTable(_Strict):
     peer: str
     sa: list[PairTable]
     name: str = ""
-    protocol: Literal["esp", "psp"] = "esp"
+    protocol: Literal["esp", "wesp", "wespv2", "eesp", "psp"] = "esp"
     local: str = "any"
     mode: Literal["tunnel", "transport", "beet"] = "tunnel"
     encapsulation: PortsTable | Literal["udp", "none"] = "udp"
     suite: str = "aes-gcm-16"
+    wespv2: WESPv2Table | None = None
+    eesp: EESPTable | None = None
     psp: PSPTable | None = None
     networks: list[str] = []
     selectors: list[SelectorTable] = []
@@ -123,7 +126,7 @@ class TunnelTable(_Strict):
     path_mtu: int = 0
     roaming: bool | None = None
     keepalive: int = 0
-    probe: bool = True
+    probe: bool | None = None
     lifetime: LifetimeTable = msgspec.field(default_factory=LifetimeTable)
 
 
@@ -147,11 +150,18 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "tunnel.encapsulation": PortsTable,
     "tunnel.inner": InnerTable,
     "tunnel.psp": PSPTable,
+    "tunnel.wespv2": WESPv2Table,
+    "tunnel.wespv2.options": OptionTable,
+    "tunnel.eesp": EESPTable,
+    "tunnel.eesp.options": OptionTable,
+    "tunnel.eesp.sub_sas": SubSAsTable,
+    "tunnel.eesp.stateless": StatelessTable,
     "tunnel.selectors": SelectorTable,
     "tunnel.lifetime": LifetimeTable,
     "tunnel.sa": PairTable,
 }
 EXPECTED: dict[str, str] = {
+    **FAMILY_WORDS,
     "device_keys": "the name of a key file, as keygen makes",
     "df": "copy, set or clear",
     "dscp": "copy or 0..63",
@@ -163,7 +173,7 @@ EXPECTED: dict[str, str] = {
     "kind": "auto, tun or veth",
     "mode": "tunnel, transport or beet",
     "offloads": "auto or off",
-    "protocol": "esp or psp",
+    "protocol": "esp, wesp, wespv2, eesp or psp",
     "sa": "a [[tunnel.sa]] table for each pair of SAs",
     "source_ports": '16 ports or more: a list, or "first-last"',
     "spi_in": "a number, 0x100..0xffffffff",
