@@ -14,7 +14,7 @@ from rich.console import Console
 from wesper.bench.machine import Load as Moment
 from wesper.bench.machine import between, describe
 from wesper.bench.measure import Result
-from wesper.bench.peers import PEERS, OpenVPN, PlainVeth, Tunnel, TunnelFailed, WireGuardGo
+from wesper.bench.peers import PEERS, PSP, OpenVPN, PlainVeth, Tunnel, TunnelFailed, WireGuardGo
 from wesper.bench.peers import tunnel as tunnel_module
 from wesper.bench.peers.daemon import processor_ns
 from wesper.bench.peers.wireguard_go import configure
@@ -88,22 +88,35 @@ def test_notes_of_fairness_stand_under_the_ratios(capsys: pytest.CaptureFixture[
 
 
 def test_rows_are_chosen_by_their_text() -> None:
-    assert len(chosen("")) == 6 * len(PEERS) + 4  # the plain link has no daemons whose cost could be told
+    assert len(chosen("")) == 6 * len((*PEERS, PSP)) + 4  # the plain link has no daemons whose cost could be told
     assert {figure.name for figure, _ in chosen("TCP stream")} == {figure.name for figure in FIGURES[:3]}
     assert chosen("Tunnel, one TCP stream plain") == [(FIGURES[0], PlainVeth)]
     assert {kind for _, kind in chosen("wireguard")} == {WireGuardGo}
+    assert {kind for _, kind in chosen("PSP")} == {PSP}
     assert chosen("idle SAs") == []
 
 
+def test_psps_tunnel_stands_beside_esps_and_is_no_peer() -> None:
+    against = {FIGURE: ["openvpn", PSP.name]}
+    taken = samples(wesper=[10, 20, 40], openvpn=[5, 5, 5])
+    taken[FIGURE.load][PSP.name] = samples(psp=[9, 19, 30])[FIGURE.load]["psp"]
+    peer, psp = compare(taken, against, "wesper")
+    assert (peer.name, peer.ours, peer.anchor) == ("to openvpn, best peer", 20, 5)
+    assert (psp.name, psp.ours, psp.anchor, psp.ratio) == ("PSP beside ESP", 19, 20, 0.9)
+    taken[FIGURE.load].pop("wesper")
+    _, psp = compare(taken, against, "wesper")
+    assert (psp.ours, psp.anchor, psp.ratio, psp.met) == (19, None, None, None)
+
+
 def test_goals_are_those_of_the_issue() -> None:
-    goals = {figure.name: (figure.to_plain, figure.to_best) for figure in FIGURES}
+    goals = {figure.name: (figure.to_plain, figure.to_best, figure.psp) for figure in FIGURES}
     assert goals == {
-        "one TCP stream": (0.36, 10),
-        "four TCP streams": (None, 7),
-        "TCP stream, a core": (None, 9),
-        "UDP, 1400 octets": (None, 2),
-        "UDP, 64 octets": (None, 1.8),
-        "UDP at 400 Mbit/s": (None, 0.5),
+        "one TCP stream": (0.36, 10, 0.95),
+        "four TCP streams": (None, 7, 0.95),
+        "TCP stream, a core": (None, 9, None),
+        "UDP, 1400 octets": (None, 2, 0.95),
+        "UDP, 64 octets": (None, 1.8, None),
+        "UDP at 400 Mbit/s": (None, 0.5, None),
     }
 
 

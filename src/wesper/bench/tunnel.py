@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from ..errors import UnsupportedError, WesperError
 from .measure import Result
-from .peers import MTU, OURS, PEERS, PLAIN, Tunnel
+from .peers import MTU, OURS, PEERS, PLAIN, PSP, Tunnel
 from .tunnel_load import Agent, Load, Sample, TrafficFailed, measure_slice
 
 NOTES: Final = (
@@ -33,6 +33,7 @@ class Figure:
 
     name, unit: in the table.   load: what is sent.   value: takes the figure from a slice of that.
     at_most: less is better.   to_plain, to_best: goals of the ratio to the plain link and to the best peer.
+    psp: goal of the ratio of wesper's PSP tunnel to its ESP tunnel.
     of_daemons: whether the plain link has no such figure.
     """
 
@@ -42,6 +43,7 @@ class Figure:
     value: Callable[[Sample], float]
     to_plain: float | None = None
     to_best: float | None = None
+    psp: float | None = None
     at_most: bool = False
     of_daemons: bool = False
 
@@ -53,10 +55,10 @@ class Figure:
 
 _ONE_STREAM: Final = Load("tcp")
 FIGURES: Final = (
-    Figure("one TCP stream", "bit/s", _ONE_STREAM, lambda it: it.bps, to_plain=0.36, to_best=10),
-    Figure("four TCP streams", "bit/s", Load("tcp", streams=4), lambda it: it.bps, to_best=7),
+    Figure("one TCP stream", "bit/s", _ONE_STREAM, lambda it: it.bps, to_plain=0.36, to_best=10, psp=0.95),
+    Figure("four TCP streams", "bit/s", Load("tcp", streams=4), lambda it: it.bps, to_best=7, psp=0.95),
     Figure("TCP stream, a core", "bit/s a core", _ONE_STREAM, lambda it: it.bps_per_core, to_best=9, of_daemons=True),
-    Figure("UDP, 1400 octets", "bit/s", Load("udp", octets=MTU), lambda it: it.bps, to_best=2),
+    Figure("UDP, 1400 octets", "bit/s", Load("udp", octets=MTU), lambda it: it.bps, to_best=2, psp=0.95),
     Figure("UDP, 64 octets", "packets/s", Load("udp", octets=64), lambda it: it.pps, to_best=1.8),
     Figure(
         "UDP at 400 Mbit/s",
@@ -90,7 +92,7 @@ def chosen(only: str) -> list[tuple[Figure, type[Tunnel]]]:
     return [
         (figure, kind)
         for figure in FIGURES
-        for kind in (PLAIN, *PEERS)
+        for kind in (PLAIN, *PEERS, PSP)
         if not (figure.of_daemons and kind is PLAIN) and only.lower() in f"{figure.group} {kind.name}".lower()
     ]
 
@@ -110,7 +112,7 @@ def measure_tunnels(
     if not rows:
         return Outcome()
     figures = list(dict.fromkeys(figure for figure, _ in rows))
-    kinds = [kind for kind in (PLAIN, *PEERS) if kind in {kind for _, kind in rows}]
+    kinds = [kind for kind in (PLAIN, *PEERS, PSP) if kind in {kind for _, kind in rows}]
     seconds, warm_s = (0.15, 0.05) if quick else (1.0, 0.5)
     loads = list(dict.fromkeys(figure.load for figure in figures))
     samples: dict[Load, dict[str, list[Sample]]] = {load: {} for load in loads}
@@ -132,7 +134,7 @@ def measure_tunnels(
 
 
 def compare(samples: Samples, against: Mapping[Figure, Sequence[str]], ours: str = OURS.name) -> list[Result]:
-    """Return a result for each figure and each kind that wesper is held against in it, best peer first.
+    """Return a result for each figure and each kind that wesper is held against in it, best peer first; PSP's the last.
 
     A ratio is the median of the rounds' ratios. Where wesper has no samples, a row shows the other kind alone; where no
     other kind has any, wesper alone.
@@ -140,7 +142,7 @@ def compare(samples: Samples, against: Mapping[Figure, Sequence[str]], ours: str
     results = []
     for figure, names in against.items():
         taken = {name: [figure.value(each) for each in of] for name, of in samples[figure.load].items() if of}
-        peers = [name for name in names if name in taken and name != PLAIN.name]
+        peers = [name for name in names if name in taken and name not in (PLAIN.name, PSP.name)]
         medians = {name: statistics.median(taken[name]) for name in peers}
         peers.sort(key=medians.__getitem__, reverse=not figure.at_most)
         best = peers[0] if peers else None
@@ -149,8 +151,11 @@ def compare(samples: Samples, against: Mapping[Figure, Sequence[str]], ours: str
         for name in (*plain, *peers):
             goal = figure.to_plain if name in plain else figure.to_best if name == best else None
             results.append(_result(figure, name, mine, taken[name], goal, best=name == best))
-        if mine and not plain and not peers:
+        psp = taken.get(PSP.name, []) if PSP.name in names else []
+        if mine and not plain and not peers and not psp:
             results.append(_alone(figure, mine))
+        if psp:
+            results.append(_beside(figure, psp, mine))
     return results
 
 
@@ -171,6 +176,25 @@ def _result(
         goal if ratios else None,
         figure.at_most,
         len(anchor),
+    )
+
+
+def _beside(figure: Figure, psp: Sequence[float], esp: Sequence[float]) -> Result:
+    """Return the row of PSP's tunnel beside ESP's."""
+    ratios = [one / other for one, other in zip(psp, esp, strict=False) if other]
+    return Result(
+        figure.group,
+        "PSP beside ESP",
+        figure.unit,
+        "wesper's ESP tunnel",
+        statistics.median(psp),
+        statistics.median(esp) if esp else None,
+        statistics.median(ratios) if ratios else None,
+        min(ratios, default=None),
+        max(ratios, default=None),
+        figure.psp if ratios else None,
+        figure.at_most,
+        len(psp),
     )
 
 

@@ -1,7 +1,7 @@
 """Tunnels that wesper is held against, and its own: each between two hosts of a lab."""
 
 from .openvpn import OpenVPN
-from .ours import Wesper
+from .ours import Wesper, WesperPSP
 from .plain import PlainVeth
 from .strongswan import StrongSwan
 from .tunnel import MTU, Tunnel, TunnelFailed
@@ -9,6 +9,7 @@ from .wireguard_go import WireGuardGo
 
 PLAIN: type[Tunnel] = PlainVeth
 OURS: type[Tunnel] = Wesper
+PSP: type[Tunnel] = WesperPSP
 PEERS: tuple[type[Tunnel], ...] = (WireGuardGo, StrongSwan, OpenVPN)
 """Tunnels of others, from Debian's packages."""
 
@@ -17,11 +18,13 @@ __all__ = [
     "OURS",
     "PEERS",
     "PLAIN",
+    "PSP",
     "OpenVPN",
     "PlainVeth",
     "StrongSwan",
     "Tunnel",
     "TunnelFailed",
     "Wesper",
+    "WesperPSP",
     "WireGuardGo",
 ]
