@@ -150,17 +150,19 @@ class StaticSA:
     @property
     def ip_protocol(self) -> int:
         """Number in the IP header of its packets, where they do not come in UDP."""
-        profile = self._any_profile()
-        return profile.ways.ip_protocol(profile)
+        terms = self.terms
+        return terms.ways.ip_protocol(terms)
 
-    def _any_profile(self) -> Profile:
+    @property
+    def terms(self) -> Profile:
+        """What its protocol has to know of it, whatever the addresses; tunnel mode if the file leaves that open."""
         any4 = Outer(IPv4Address(0), IPv4Address(0))
         return self._profile(self.mode or Mode.TUNNEL, any4, self.inner, None, self.window, self.selectors)
 
     def check(self) -> None:
         """Raise KeyMaterialError or ConfigError, with place, if keys or settings do not go together."""
         try:
-            profile = self._any_profile()
+            profile = self.terms
             self._sa(profile, Direction.IN, 256 if self.spi is None else self.spi, self.sequence)
         except ConfigError as error:
             raise self.at_fault(error) from error

@@ -105,18 +105,21 @@ class _EESP(Encapsulation):
         low = body[HEADER + header.opt_len + 4 : HEADER + header.opt_len + _NUMBER]
         return Located(header.spi, int.from_bytes(low, "big") if len(low) == 4 else None, header.session_id)
 
-    def read(self, terms: Terms, body: bytes, version: int, in_udp: bool) -> Arrived | DropReason:
+    def read(
+        self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
+    ) -> Arrived | DropReason:
         settings, suite = _settings(terms), terms.cipher
         at = HEADER + body[1] + _peer_header(settings, suite)
         if body[1] % 4 or at + suite.icv_octets > len(body):
             return DropReason.BAD_OPTLEN
         number_octets = _NUMBER if settings.sequence_numbers else 0
         header = EESP.parse(body, sequence_number=number_octets, iv=suite.iv_octets)
-        if settings.sub_sas is not None and header.session_id > settings.sub_sas.max_id:
+        if not looking and settings.sub_sas is not None and header.session_id > settings.sub_sas.max_id:
             return DropReason.BAD_SESSION
         found = options.walk(header.options)
-        if found is None:
+        if found is None and not looking:
             return DropReason.BAD_OPTION
+        found = found or []
         key_info = _key_info(settings, header, found)
         if isinstance(key_info, DropReason):
             return key_info
@@ -127,7 +130,7 @@ class _EESP(Encapsulation):
         if shown:
             option = CryptOffsetOption.parse(header.options, shown[0].at)
             offset = UNIT * option.crypt_offset_words
-            if UNIT * option.payload_offset_words != at:
+            if not looking and UNIT * option.payload_offset_words != at:
                 return DropReason.BAD_PAYLOAD_OFFSET
             if settings.max_crypt_offset_octets is None or offset > settings.max_crypt_offset_octets:
                 broken = DropReason.BAD_CRYPT_OFFSET
@@ -149,16 +152,17 @@ class _EESP(Encapsulation):
             broken=broken,
         )
 
-    def open(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> Opened | DropReason:
+    def unseal(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> bytes | DropReason:
         body, begin = arrived.body, arrived.payload_at + arrived.crypt_offset_octets
         iv = struct.pack(">Q", sequence) if terms.cipher.implicit_iv else arrived.iv
         try:
-            plaintext = keys.open(iv, body[:begin], body[begin:])
+            return body[arrived.payload_at : begin] + keys.open(iv, body[:begin], body[begin:])
         except InvalidTag:
             return DropReason.AUTH
+
+    def unwrap(self, terms: Terms, arrived: Arrived, content: bytes) -> Opened:
         if arrived.broken is not None:
             return Opened(0, b"", arrived.broken, tear_down=True)
-        content = body[arrived.payload_at : begin] + plaintext
         nibble = content[0] >> 4
         announced = _settings(terms).max_crypt_offset_octets is not None
         if terms.mode is Mode.TUNNEL and not arrived.has_crypt_offset:

@@ -181,18 +181,33 @@ class Encapsulation(ABC):
         """
 
     @abstractmethod
-    def read(self, terms: Terms, body: bytes, version: int, in_udp: bool) -> Arrived | DropReason:
+    def read(
+        self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
+    ) -> Arrived | DropReason:
         """Check all that needs no key, of a packet that `locate` has found the SA of.
 
-        version: of the IP header in front.
+        version: of the IP header in front.   looking: for who only wants to see what is inside: refuse nothing but what
+        can't be opened.
         """
 
     @abstractmethod
+    def unseal(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> bytes | DropReason:
+        """Return all that stands between IV and ICV, in clear, of what `read` has passed.   sequence: all 64 bits.
+
+        Drops: AUTH.
+        """
+
+    @abstractmethod
+    def unwrap(self, terms: Terms, arrived: Arrived, content: bytes) -> Opened:
+        """Take trailer, Payload Info Header and padding off what `unseal` has returned."""
+
     def open(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> Opened | DropReason:
         """Open what `read` has passed.   sequence: all 64 bits.
 
         Drops: AUTH; what is found behind it is inside Opened, so that the caller knows that the ICV held.
         """
+        content = self.unseal(terms, keys, arrived, sequence)
+        return content if isinstance(content, DropReason) else self.unwrap(terms, arrived, content)
 
     # Out
 

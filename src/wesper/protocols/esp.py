@@ -35,11 +35,16 @@ class _ESP(Encapsulation):
     def quoted(self, body: bytes) -> Located | None:
         return quoted(body, 0)
 
-    def read(self, terms: Terms, body: bytes, version: int, in_udp: bool) -> Arrived | DropReason:
+    def read(
+        self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
+    ) -> Arrived | DropReason:
         return read(terms.cipher, body, 0)
 
-    def open(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> Opened | DropReason:
-        return open_packet(terms, keys, arrived, sequence, b"")
+    def unseal(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> bytes | DropReason:
+        return unseal(terms, keys, arrived, sequence, b"")
+
+    def unwrap(self, terms: Terms, arrived: Arrived, content: bytes) -> Opened:
+        return without_trailer(terms, content, arrived.crypt_offset_octets)
 
     def seal(self, terms: Terms, keys: Transform, out: Outgoing) -> bytes:
         return seal_packet(terms, keys, out, b"", 0)
@@ -71,28 +76,27 @@ def read(suite: Suite, body: bytes, at: int) -> Arrived | DropReason:
     return Arrived(body, header.sequence, at + len(header), header.iv)
 
 
-def open_packet(terms: Terms, keys: Transform, arrived: Arrived, sequence: int, front: bytes) -> Opened | DropReason:
-    """Open what `read` has passed.   front: authenticated octets in front of ESP."""
+def unseal(terms: Terms, keys: Transform, arrived: Arrived, sequence: int, front: bytes) -> bytes | DropReason:
+    """Return payload, padding and trailer of what `read` has passed.   front: authenticated octets in front of ESP."""
     suite, body, at = terms.cipher, arrived.body, arrived.payload_at
     spi = int.from_bytes(body[len(front) : len(front) + 4], "big")
     clear = body[at : at + arrived.crypt_offset_octets]
     associated, suffix = authenticated(suite, spi, sequence, terms.esn, arrived.iv)
     iv = implicit_iv(sequence, terms.esn) if suite.implicit_iv else arrived.iv
     try:
-        plaintext = keys.open(iv, front + associated + clear, body[at + len(clear) :], suffix)
+        return clear + keys.open(iv, front + associated + clear, body[at + len(clear) :], suffix)
     except InvalidTag:
         return DropReason.AUTH
-    return without_trailer(terms, clear, plaintext)
 
 
-def without_trailer(terms: Terms, clear: bytes, plaintext: bytes) -> Opened:
-    """Take padding and trailer off.   clear: octets of the payload that were not encrypted."""
-    trailer = ESPTrailer.parse(plaintext, len(plaintext) - TRAILER)
-    end = len(plaintext) - TRAILER - trailer.pad_length
-    padding = plaintext[max(end, 0) : -TRAILER]
-    if end < 0 or (terms.check_padding and padding != _PADDING[: trailer.pad_length]):
+def without_trailer(terms: Terms, content: bytes, crypt_offset_octets: int) -> Opened:
+    """Take padding and trailer off.   crypt_offset_octets: so many were not encrypted, so no padding is among them."""
+    trailer = ESPTrailer.parse(content, len(content) - TRAILER)
+    end = len(content) - TRAILER - trailer.pad_length
+    padding = content[max(end, 0) : -TRAILER]
+    if end < crypt_offset_octets or (terms.check_padding and padding != _PADDING[: trailer.pad_length]):
         return Opened(trailer.next_header, b"", DropReason.BAD_PADDING)
-    return Opened(trailer.next_header, clear + plaintext[:end])
+    return Opened(trailer.next_header, content[:end])
 
 
 def seal_packet(terms: Terms, keys: Transform, out: Outgoing, front: bytes, crypt_offset_octets: int) -> bytes:

@@ -41,26 +41,21 @@ class _WESP(Encapsulation):
             return None
         return esp.quoted(body, len(WESP.parse(body[:HEADER] + bytes(PADDING))))
 
-    def read(self, terms: Terms, body: bytes, version: int, in_udp: bool) -> Arrived | DropReason:
+    def read(
+        self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
+    ) -> Arrived | DropReason:
         header, suite = WESP.parse(body), terms.cipher
-        if header.encrypted != encrypts(suite):
-            return DropReason.BAD_ENCRYPTED_BIT
-        # Padding has to be there with IPv6 and must not be with IPv4; with UDP over IPv6 the identifier aligns.
-        if (version == 4 and header.padding_present) or (version == 6 and not in_udp and not header.padding_present):
-            return DropReason.BAD_HDRLEN
-        if header.hdrlen != _hdrlen(suite, len(header)):
-            return DropReason.BAD_HDRLEN
-        if header.trailerlen != _trailerlen(suite):
-            return DropReason.BAD_TRAILERLEN
-        return esp.read(suite, body, len(header))
+        refused = None if looking else _refused(suite, header, version, in_udp)
+        return esp.read(suite, body, len(header)) if refused is None else refused
 
-    def open(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> Opened | DropReason:
+    def unseal(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> bytes | DropReason:
         at = HEADER + (PADDING if WESP.parse(arrived.body).padding_present else 0)
         inside = Arrived(arrived.body[at:], arrived.number, arrived.payload_at - at, arrived.iv)
-        opened = esp.open_packet(terms, keys, inside, sequence, b"")
-        if isinstance(opened, DropReason) or opened.reason is not None:
-            return opened
-        if WESP.parse(arrived.body).next_header not in (0, opened.next_header):
+        return esp.unseal(terms, keys, inside, sequence, b"")
+
+    def unwrap(self, terms: Terms, arrived: Arrived, content: bytes) -> Opened:
+        opened = esp.without_trailer(terms, content, 0)
+        if opened.reason is None and WESP.parse(arrived.body).next_header not in (0, opened.next_header):
             return Opened(opened.next_header, b"", DropReason.BAD_NEXT_HEADER)
         return opened
 
@@ -87,6 +82,17 @@ PROTOCOL: Final[Encapsulation] = _WESP()
 def encrypts(suite: Suite) -> bool:
     """Whether the payload can't be read: the E bit."""
     return suite.kind not in (Kind.GMAC, Kind.NULL_HMAC)
+
+
+def _refused(suite: Suite, header: WESP, version: int, in_udp: bool) -> DropReason | None:
+    if header.encrypted != encrypts(suite):
+        return DropReason.BAD_ENCRYPTED_BIT
+    # Padding has to be there with IPv6 and must not be with IPv4; with UDP over IPv6 the identifier aligns.
+    if (version == 4 and header.padding_present) or (version == 6 and not in_udp and not header.padding_present):
+        return DropReason.BAD_HDRLEN
+    if header.hdrlen != _hdrlen(suite, len(header)):
+        return DropReason.BAD_HDRLEN
+    return None if header.trailerlen == _trailerlen(suite) else DropReason.BAD_TRAILERLEN
 
 
 def _is_padded(version: int, in_udp: bool) -> bool:

@@ -17,7 +17,7 @@ from ..wire.numbers import WESP as WESP_PROTOCOL
 from ..wire.udp import WESP_IDENTIFIER
 from ..wire.wespv2 import FLOW_IDENTIFIER, VERSION, WESPv2
 from . import esp, options
-from .crypt_offset import UNIT, CryptOffset, Exposure, check_octets, offset_octets
+from .crypt_offset import MAX_OCTETS, UNIT, CryptOffset, Exposure, check_octets, offset_octets
 from .encapsulation import Arrived, Encapsulation, Format, Located, Opened, Outgoing, Terms
 from .flow_identifier import FlowPolicy
 from .modes import Mode, inner_length
@@ -111,7 +111,9 @@ class _WESPv2(Encapsulation):
             return None
         return esp.quoted(body, HEADER + (body[3] & 0x3F))
 
-    def read(self, terms: Terms, body: bytes, version: int, in_udp: bool) -> Arrived | DropReason:
+    def read(
+        self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
+    ) -> Arrived | DropReason:
         settings, suite = _settings(terms), terms.cipher
         header = WESPv2.parse(body)
         at = len(header) + esp.HEADER + suite.iv_octets
@@ -119,15 +121,17 @@ class _WESPv2(Encapsulation):
         if sealed < esp.TRAILER:
             return DropReason.BAD_OPTLEN
         # With UDP over IPv6 the identifier takes the place of four octets of padding.
-        if header.hdrlen != at or (version == 6 and not in_udp and at % 8):
+        if not looking and (header.hdrlen != at or (version == 6 and not in_udp and at % 8)):
             return DropReason.BAD_HDRLEN
         found = options.walk(header.options)
-        if found is None or any(option.type & _MAY_CHANGE for option in found):
+        if not looking and (found is None or any(option.type & _MAY_CHANGE for option in found)):
             return DropReason.BAD_OPTION
+        found = found or []
         offset = UNIT * header.crypt_offset_words
-        if offset == 0 and header.next_header != NO_NEXT_HEADER:
+        if not looking and offset == 0 and header.next_header != NO_NEXT_HEADER:
             return DropReason.BAD_NEXT_HEADER
-        if offset > min(settings.max_crypt_offset_octets, sealed - esp.TRAILER):
+        limit = MAX_OCTETS if looking else settings.max_crypt_offset_octets
+        if offset > min(limit, sealed - esp.TRAILER):
             return DropReason.BAD_CRYPT_OFFSET
         if sealed - offset < suite.block or (sealed - offset) % suite.block:
             return DropReason.TRUNCATED
@@ -142,12 +146,14 @@ class _WESPv2(Encapsulation):
             option=next((replace(o, at=HEADER + o.at) for o in found if o.type >> 6 != _ACTION_SKIP), None),
         )
 
-    def open(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> Opened | DropReason:
+    def unseal(self, terms: Terms, keys: Transform, arrived: Arrived, sequence: int) -> bytes | DropReason:
         header = WESPv2.parse(arrived.body)
-        opened = esp.open_packet(terms, keys, arrived, sequence, arrived.body[: len(header)])
-        if isinstance(opened, DropReason):
-            return opened
-        reason, offset = opened.reason, arrived.crypt_offset_octets
+        return esp.unseal(terms, keys, arrived, sequence, arrived.body[: len(header)])
+
+    def unwrap(self, terms: Terms, arrived: Arrived, content: bytes) -> Opened:
+        header, offset = WESPv2.parse(arrived.body), arrived.crypt_offset_octets
+        opened = esp.without_trailer(terms, content, offset)
+        reason = opened.reason
         if arrived.option is not None:
             reason = DropReason.UNKNOWN_OPTION
         elif reason is None and offset and header.next_header != opened.next_header:
