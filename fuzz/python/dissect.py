@@ -11,8 +11,16 @@ from wesper.pcap.dissect import Keyring, dissect
 from wesper.protocols.reassembly import Reassembler
 
 LINK_TYPES = sorted(LinkType)
-# Integrity without encryption, so that the fuzzer gets inside ESP by the corpus's packets
-KEYS = [StaticSA("null+hmac-sha2-256-128", 0x1000, b"", b"", bytes(range(32)), esn=False)]
+# Integrity without encryption, so that the fuzzer gets inside by the corpus's packets
+KEYS = [
+    *(
+        StaticSA("null+hmac-sha2-256-128", 0x1000, b"", b"", bytes(range(32)), esn=False, protocol=protocol)
+        for protocol in ("esp", "wesp", "wespv2")
+    ),
+    StaticSA("aes-gmac", 0x3000, bytes(range(16)), bytes(4), protocol="eesp"),
+]
+# Their octets stand in the header's field `options` or `iv`, too.
+SHOWN_TWICE = ("wespv2.flow", "eesp.crypt_offset", "eesp.stateless", "eesp.stateless_iv")
 
 
 def one_input(octets: bytes) -> None:
@@ -23,7 +31,8 @@ def one_input(octets: bytes) -> None:
     Reassembler().add(packet, 0)
     dissection = dissect(packet, LINK_TYPES[octets[0] % len(LINK_TYPES)], Keyring(KEYS))
     taken = 0
-    for value in dissection.values():
+    shown_once = [layer for layer in dissection.layers if layer.name not in SHOWN_TWICE]
+    for value in (value for layer in shown_once for value in layer.values):
         place = ((1 << value.bits) - 1) << value.bit
         assert value.bit + value.bits <= 8 * len(packet)
         assert not taken & place, value

@@ -114,6 +114,34 @@ def test_tshark_decrypts(shape: str, tmp_path: Path, engine_name: str) -> None:
         assert row["esp.iv"] == ([found["esp.iv"].hex()] if "esp.iv" in found else []), sa
 
 
+@pytest.mark.parametrize("suite", ["aes-gcm-16", "aes-cbc+hmac-sha2-256-128", "null+hmac-sha2-256-128"])
+@pytest.mark.parametrize("shape", ["tunnel", "tunnel-v6", "tunnel-udp"])
+def test_esp_inside_wesp_is_what_tshark_opens(shape: str, suite: str, tmp_path: Path) -> None:
+    """tshark knows no WESP; without that header it is an ESP packet, since no ICV covers the header."""
+    sa = replace(static_sa(suite, protocol="wesp", **SHAPES[shape]), path=None)
+    inner = ipv4(udp(ends=(A4, B4)), 17)
+    (packet,) = (record.data for record in encrypted(captured([inner]), [sa], "reference").records)
+    found = dissect(packet, keys=Keyring([sa]))
+    head = found.layer("wesp")
+    assert head is not None
+    bare = packet[head.at + head.octets :]
+    esp = ipv6(bare, 50, source=LEFT6, destination=RIGHT6) if shape == "tunnel-v6" else None
+    esp = esp or ipv4(bare, 50, source=LEFT4, destination=RIGHT4)
+    path = tmp_path / "esp.pcapng"
+    path.write_bytes(captured([esp]))
+    save_keys([replace(sa, protocol="esp")], tmp_path / "esp_sa")
+    ours = {value.name: value.value for value in found.values()}
+    names = ("esp.icv_good", "esp.decrypted_data", "esp.icv", "esp.pad_len", "esp.protocol", "udp.dstport")
+    (row,) = tshark(path, tmp_path, *names, esp=True)
+    assert row["esp.icv_good"] == ["1"]
+    assert row["esp.decrypted_data"][0].startswith(inner.hex())
+    assert row["esp.icv"] == [ours["esp.icv"].hex()]
+    assert (int(row["esp.pad_len"][0]), int(row["esp.protocol"][0], 0)) == (ours["esp.pad_len"], ours["esp.protocol"])
+    shown = [layer for layer in found.layers if layer.decrypted and layer.name == "udp"]
+    assert row["udp.dstport"] == [str(layer.value("destination_port")) for layer in shown]
+    assert len(shown) == 1
+
+
 def test_extended_numbers_are_more_than_wireshark_4_0_knows(tmp_path: Path) -> None:
     """It ignores the two fields that newer ones have, decrypts, and finds the ICV wrong; the file says so."""
     sa = static_sa(esn=True, sequence=5 << 32)

@@ -36,16 +36,17 @@ def dissect(
 ) -> int:
     """Show every header field of packets: name, value, the octets that it stands at, and the document that says so.
 
-    Names are Wireshark's filter names where it has one. With keys the inside of ESP and PSP is shown too. Octets that
-    make no sense are shown as far as they go, with one line that says what is wrong; the exit code is 1 then.
+    Names are Wireshark's filter names where it has one. With keys the inside of ESP, WESP, WESPv2, EESP and PSP is
+    shown too. Octets that make no sense are shown as far as they go, with one line that says what is wrong; the exit
+    code is 1 then.
 
     Parameters
     ----------
     what
         A packet in hexadecimal, a capture file, or - for either on standard input.
     keys
-        File of SAs, in wesper's TOML or Wireshark's esp_sa form, to look into ESP; of PSP's associations and devices,
-        in TOML.
+        File of SAs, in wesper's TOML or Wireshark's esp_sa form, to look into what they protect; of PSP's associations
+        and devices, in TOML.
     psp_port
         UDP destination port that is PSP's instead of 1000; may be given again for more.
     link

@@ -1,7 +1,8 @@
 """A packet taken apart: layers of fields, each with name, value, place and source, as `wesper.wire` declares them.
 
 What is cut or contradicts itself is shown as far as it goes, with one line that says what is wrong. With keys, the
-inside of ESP too: ciphertext is as long as its plaintext, so inner fields stand where their ciphertext stands.
+inside of what is protected too: ciphertext is as long as its plaintext, so inner fields stand where their ciphertext
+stands.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Value:
 class Layer:
     """A header, or data.   name: prefix of its fields' names.   declaration: None where there is none.
 
-    decrypted: it was ciphertext in the packet.
+    decrypted: it, or its end, was ciphertext in the packet.
     """
 
     name: str

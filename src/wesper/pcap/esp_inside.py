@@ -242,6 +242,8 @@ class ESPInside:
                 walk.payload(beet.value("next_header"), at + beet.octets, end, header)
         elif next_header == numbers.NO_NEXT_HEADER:
             walk.rest(at, end, dummy, title="Dummy packet")
+        elif next_header == numbers.AGGFRAG:
+            walk.rest(at, end, "RFC 9347 §6.1", title="AGGFRAG payload")
         else:
             end = walk.tunnelled(next_header, at, end, header)
         return end
