@@ -5,10 +5,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from wesper.demo.forge import forgeries
+from wesper import psp
+from wesper.demo.forge import forgeries, psp_forgeries
 from wesper.engine import open_engine
 from wesper.protocols.ip import checksum
-from wesper.sa import SA, Direction, Outer, Profile, UDPEncapsulation
+from wesper.sa import SA, Direction, Mode, Outer, Profile, UDPEncapsulation
 from wesper.verdict import Delivered, Dropped, DropReason
 
 HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -45,6 +46,32 @@ def test_each_forgery_is_dropped_for_the_reason_it_names(engine: str, around: UD
     after = sender.encapsulate(sa, ECHO, 0)
     assert isinstance(after, Delivered)
     assert isinstance(receiver.decapsulate(after.packet, 0), Delivered), "and what is real still arrives"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_forgery_of_psp_is_dropped_for_the_reason_it_names(engine: str) -> None:
+    device_key, spi = bytes(range(32)), 0x1000
+    key = psp.derive_key(device_key, spi, 0)
+    sender, receiver = psp.open_gateway(engine), psp.open_gateway(engine)
+    receiver.set_device_keys((device_key, None))
+    look = psp.Profile(Mode.TUNNEL, outer=Outer(HERE, THERE))
+    sa = sender.install(psp.GatewaySA(psp.GatewayProfile(look, HERE, THERE), Direction.OUT, spi, key))
+    receiver.install(psp.GatewaySA(psp.GatewayProfile(look, THERE, HERE), Direction.IN, spi, key))
+    seen = []
+    for _ in range(20):
+        verdict = sender.encapsulate(sa, ECHO, 0)
+        assert isinstance(verdict, Delivered)
+        seen.append(verdict.packet)
+    found: Counter[DropReason] = Counter()
+    for forgery in psp_forgeries(seen, 0x80000001):
+        for packet in forgery.packets:
+            verdict = receiver.inbound(packet, 0)
+            assert isinstance(verdict, Dropped)
+            assert verdict.reason is forgery.reason
+            found[verdict.reason] += 1
+    assert receiver.drops() == found == dict.fromkeys(found, 20)
+    assert len(found) == 3
+    assert all(isinstance(receiver.inbound(packet, 0), Delivered) for packet in seen), "and what is real still arrives"
 
 
 def test_what_is_not_esp_can_not_be_forged() -> None:

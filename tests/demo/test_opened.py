@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from wesper import psp
 from wesper.demo.opened import open_capture_with, second_opinion
 from wesper.demo.traffic import MARKER
 from wesper.demo.wire import packets
 from wesper.engine import open_engine
-from wesper.keying import StaticSA
+from wesper.keying import PSPAssociation, PSPKeys, StaticSA
 from wesper.pcap import Interface, LinkType, create_capture
 from wesper.protocols.ip import checksum
-from wesper.sa import SA, AddressRange, Direction, Outer, Profile, UDPEncapsulation
+from wesper.sa import SA, AddressRange, Direction, Mode, Outer, Profile, UDPEncapsulation
+from wesper.vectors.ip_packets import ip_packet
 from wesper.verdict import Delivered, DropReason
 
 HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -59,6 +61,31 @@ def test_with_other_keys_nothing_opens(wire: Path, tmp_path: Path) -> None:
     wrong = replace(KEYS, key=bytes(16))
     found = open_capture_with([wrong], wire, tmp_path / "opened.pcapng", MARKER)
     assert (found.opened, found.dropped) == (0, Counter({DropReason.AUTH: 3}))
+
+
+@pytest.mark.parametrize("engine", ["reference", pytest.param("native", marks=pytest.mark.needs_native)])
+def test_psp_is_opened_too(tmp_path: Path, engine: str) -> None:
+    cookie = bytes(8)
+    profile = psp.Profile(Mode.TUNNEL, cookie=cookie, outer=Outer(HERE, THERE))
+    sender = psp.open_engine("reference")
+    path = tmp_path / "wire.pcapng"
+    with create_capture(path) as writer:
+        writer.add_interface(Interface(LinkType.ETHERNET))
+        for iv, payload in enumerate((MARKER * 3, bytes(10)), 1):
+            made = sender.encapsulate(profile, inner(payload), 0x1000, bytes(16), iv)
+            assert isinstance(made, bytes)
+            writer.write(bytes(12) + b"\x08\0" + made, 0, interface=0)
+        dummy = ip_packet(HERE, THERE, bytes(8), protocol=59)
+        made = sender.encapsulate(psp.Profile(), dummy, 0x1000, bytes(16), 3)
+        assert isinstance(made, bytes)
+        writer.write(bytes(12) + b"\x08\0" + made, 0, interface=0)
+    keys = PSPKeys([PSPAssociation(profile, 0x1000, bytes(16))])
+    found = open_capture_with(keys, path, tmp_path / "opened.pcapng", MARKER, engine=engine)
+    assert (found.opened, found.dummies, found.marked, found.dropped) == (2, 1, 1, Counter())
+    assert list(packets(tmp_path / "opened.pcapng")) == [inner(MARKER * 3), inner(bytes(10))]
+    for each in found.growth:
+        assert (each.ip, each.udp, each.esp, each.iv, each.trailer, each.icv) == (20, 8, 16, 8, 0, 16)
+        assert each.inner + 20 + 8 + 16 + 8 + 16 == each.outer
 
 
 @pytest.mark.needs_tool("tshark", package="tshark")

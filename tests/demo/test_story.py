@@ -7,11 +7,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from wesper.demo.findings import Findings, Forged, Passage
+from wesper.demo.findings import Findings, Forged, Passage, PSPFindings
 from wesper.demo.opened import Opened, growth
 from wesper.demo.story import chosen, dump, duration, gigabits, page
 from wesper.demo.traffic import MARKER, Bulk
-from wesper.demo.wire import ARP, ESP_IN_UDP, Seen
+from wesper.demo.wire import ARP, ESP_IN_UDP, PSP, Seen
 from wesper.engine import open_engine
 from wesper.keying import StaticSA
 from wesper.sa import SA, Direction, Outer, Profile, UDPEncapsulation
@@ -58,6 +58,19 @@ def findings() -> Findings:
     )
 
 
+def with_psp() -> Findings:
+    found = findings()
+    seen = Seen(Counter({PSP: 995, ARP: 2}), Counter(), 10**6)
+    found.psp = PSPFindings(
+        Passage(seen, [0.0003 + place * 2e-6 for place in range(40)], (3, 3), bulk(2.9e9), bulk(2.9e9)),
+        Opened(993, 2, 803, Counter(), [growth(STATIC, size, sealed(size)) for size in (46, 84, 540, 1328, 1400)]),
+        [Forged("a bit flipped", DropReason.PSP_AUTH, 50, 50)],
+        [0.0003] * 5,
+        "PSP, AES-128-GCM",
+    )
+    return found
+
+
 MESSAGE = (sealed(84)[:28] + MARKER * 3, sealed(200))
 
 
@@ -70,6 +83,44 @@ def test_report_of_what_is_as_it_should_be() -> None:
     assert "DOES NOT HOLD" not in html
     assert html.count("<svg") == 5
     assert 'class="verdict good"' in html
+
+
+def test_report_shows_psp_beside_esp() -> None:
+    found = with_psp()
+    assert [check.claim for check in found.checks() if not check.holds] == []
+    assert len(found.checks()) == len(findings().checks()) + 7
+    html = page(found, (*MESSAGE, sealed(180)), MARKER).html()
+    assert "as ESP, and then as PSP" in html
+    assert "PSP, AES-128-GCM" in html
+    assert "in the PSP tunnel" in html
+    assert "2.9 Gbit/s" in html
+    assert "The packet in the PSP tunnel that carried as much" in html
+    assert 'class="line psp"' in html
+
+
+@pytest.mark.parametrize(
+    ("change", "claim"),
+    [
+        (lambda f: f.psp.tunnel.seen.frames.update({ESP_IN_UDP: 1}), "held PSP"),
+        (lambda f: f.psp.tunnel.seen.frames.update({"TCP": 1}), "held PSP"),
+        (lambda f: f.psp.tunnel.seen.frames.pop(PSP), "held PSP"),
+        (lambda f: f.psp.tunnel.seen.marked.update({PSP: 1}), "in that either"),
+        (lambda f: f.psp.opened.dropped.update([DropReason.PSP_AUTH]), "every PSP packet opens"),
+        (lambda f: setattr(f.psp.opened, "opened", 9), "every PSP packet opens"),
+        (lambda f: setattr(f.psp.opened, "marked", 0), "inside those"),
+        (lambda f: setattr(f, "psp", replace(f.psp, afterwards=[None])), "PSP tunnel still carries"),
+        (lambda f: setattr(f, "psp", replace(f.psp, forged=[replace(f.psp.forged[0], dropped=1)])), "PSP, a bit"),
+        (
+            lambda f: setattr(f, "psp", replace(f.psp, tunnel=replace(f.psp.tunnel, datagrams=(3, 2)))),
+            "through the PSP",
+        ),
+    ],
+)
+def test_report_says_so_when_a_claim_about_psp_does_not_hold(change, claim: str) -> None:  # type: ignore[no-untyped-def]
+    found = with_psp()
+    change(found)
+    assert any(claim in each.claim for each in found.checks() if not each.holds)
+    assert "DOES NOT HOLD" in page(found, MESSAGE, MARKER).html()
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ _FILES = {
     "opened.pcapng": "what was inside, opened with the keys",
     "keys.toml": "the SAs with their keys (mode 0600)",
     "tunnel/": "the two tunnel files",
+    "psp-wire.pcapng, psp-opened.pcapng, psp-keys.toml, psp-tunnel/": "the same of the PSP tunnel",
 }
 
 
@@ -41,11 +42,11 @@ def demo(
 ) -> int:
     """Run a tunnel between two hosts while a router between them watches and forges; leave a report.
 
-    The hosts and the router exist only here (see `wesper lab`); no root is needed. They talk in the clear and then
-    through the tunnel, echoes, datagrams and bulk TCP, full of a marker. Every frame that the router saw is classified
-    and searched for the marker; the capture of the wire is opened with the keys; the router sends forged packets, which
-    the receiver has to drop by name. Ends with a table and OUTPUT/report.html. Exits with 1 if anything is not as it
-    should be.
+    The hosts and the router exist only here (see `wesper lab`); no root is needed. They talk in the clear, then through
+    a tunnel of ESP, then through one of PSP: echoes, datagrams and bulk TCP, full of a marker. Every frame that the
+    router saw is classified and searched for the marker; the captures of the wire are opened with the keys; the router
+    sends forged packets, which the receiver has to drop by name. Ends with a table and OUTPUT/report.html. Exits with 1
+    if anything is not as it should be.
 
     Parameters
     ----------
@@ -114,14 +115,17 @@ def _print(console: Console, found: Findings) -> int:
     """Print the tables and return how many claims do not hold."""
     console.print(Rule("What came of it", align="left", style="bold"))
     ways = Table(box=None, pad_edge=False)
-    for title in ("", "in the clear", "in the tunnel"):
+    psp = () if found.psp is None else (found.psp.tunnel,)
+    for title in ("", "in the clear", "in the tunnel", *("in the PSP tunnel" for _ in psp)):
         ways.add_column(title, justify="right" if title else "left", min_width=15)
-    both = (found.clear, found.tunnel)
-    ways.add_row("frames that the router saw", *(f"{each.seen.frames.total():,}" for each in both))
-    ways.add_row("  of them ESP", *(f"{each.seen.esp():,}" for each in both))
-    ways.add_row("  of them with the marker", *(f"{each.seen.marked.total():,}" for each in both))
-    ways.add_row("one TCP stream", *(gigabits(each.speed.bps) for each in both))
-    ways.add_row("round trip, median", *(duration(each.round_trip) for each in both))
+    all_ways = (found.clear, found.tunnel, *psp)
+    ways.add_row("frames that the router saw", *(f"{each.seen.frames.total():,}" for each in all_ways))
+    ways.add_row("  of them ESP", *(f"{each.seen.esp():,}" for each in all_ways))
+    if psp:
+        ways.add_row("  of them PSP", *(f"{each.seen.psp():,}" for each in all_ways))
+    ways.add_row("  of them with the marker", *(f"{each.seen.marked.total():,}" for each in all_ways))
+    ways.add_row("one TCP stream", *(gigabits(each.speed.bps) for each in all_ways))
+    ways.add_row("round trip, median", *(duration(each.round_trip) for each in all_ways))
     console.print(ways, "")
     checks = found.checks()
     for check in checks:

@@ -52,11 +52,23 @@ class Passage:
         return median(back) if back else None
 
 
+@dataclass(frozen=True, slots=True)
+class PSPFindings:
+    """The same of a PSP tunnel between the same hosts.   afterwards: echoes after the forgeries."""
+
+    tunnel: Passage
+    opened: Opened
+    forged: Sequence[Forged]
+    afterwards: Sequence[float | None]
+    suite: str
+
+
 @dataclass(slots=True)
 class Findings:
     """All of it.
 
     tshark: ESP packets that it saw and opened, None without one.   afterwards: echoes after the forgeries.
+    psp: the second tunnel, None if there was none.
     about: what ran, for the report's foot.   files: what lies in the output folder, with a word on each.
     """
 
@@ -69,6 +81,7 @@ class Findings:
     suite: str
     engine: str
     drops: Mapping[str, int] = field(default_factory=dict)
+    psp: PSPFindings | None = None
     about: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -90,7 +103,23 @@ class Findings:
             for each in self.forged
         ]
         claims.append(Check("the tunnel still carries what is real", None not in self.afterwards))
-        return claims
+        return claims + (self._checks_of_psp(self.psp) if self.psp is not None else [])
+
+    def _checks_of_psp(self, found: PSPFindings) -> list[Check]:
+        seen, opened = found.tunnel.seen, found.opened
+        is_psp = seen.psp() > 0 and not seen.esp() and not seen.foreign()
+        return [
+            Check("everything sent through the PSP tunnel arrived whole", self._arrived(found.tunnel)),
+            Check("its wire held PSP, and nothing but what a tunnel makes", is_psp),
+            Check("the marker is nowhere in that either", not seen.marked.total()),
+            Check("with the keys every PSP packet opens", opened.authentic == seen.psp() and not opened.dropped),
+            Check("and the marker is inside those, too", opened.marked > 0),
+            *(
+                Check(f"PSP, {each.how}: dropped as {each.reason.verdict}", each.dropped == each.sent > 0)
+                for each in found.forged
+            ),
+            Check("the PSP tunnel still carries what is real", None not in found.afterwards),
+        ]
 
     @staticmethod
     def _arrived(passage: Passage) -> bool:

@@ -14,6 +14,7 @@ from ..verdict import DropReason
 from ..wire.numbers import UDP
 
 _UDP_HEADER = 8
+_PSP_SPI = 4  # octets into its header
 _KEPT = 12  # SPI, number and four octets more: no room for IV, trailer and ICV
 
 
@@ -45,6 +46,22 @@ def forgeries(seen: Sequence[bytes], unknown_spi: int) -> list[Forgery]:
     ]
 
 
+def psp_forgeries(seen: Sequence[bytes], missing_spi: int) -> list[Forgery]:
+    """Return forgeries of IPv4 packets with PSP.   Not among them: a packet sent again, which PSP itself lets in.
+
+    missing_spi: one of a device key that the receiver has not.
+    """
+    return [
+        Forgery("a bit flipped", DropReason.PSP_AUTH, [_with(packet, flip=True) for packet in seen]),
+        Forgery(
+            "an SPI of a device key that is not there",
+            DropReason.PSP_NO_DEVICE_KEY,
+            [_with(packet, spi=missing_spi, spi_at=_PSP_SPI) for packet in seen],
+        ),
+        Forgery("cut short", DropReason.PSP_TRUNCATED, [_with(packet, keep=_KEPT) for packet in seen]),
+    ]
+
+
 def send(node: Node, packets: Sequence[bytes]) -> None:
     """Send IPv4 packets as they are, whoever they say they come from."""
     with node.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
@@ -67,13 +84,19 @@ def _number(packet: bytes) -> int:
 
 
 def _with(
-    packet: bytes, *, spi: int | None = None, number: int | None = None, flip: bool = False, keep: int | None = None
+    packet: bytes,
+    *,
+    spi: int | None = None,
+    spi_at: int = 0,
+    number: int | None = None,
+    flip: bool = False,
+    keep: int | None = None,
 ) -> bytes:
     """Return a packet with other fields, its lengths and its IP checksum put right."""
     at = _esp_at(packet)
     body = bytearray(packet[at:] if keep is None else packet[at : at + keep])
     if spi is not None:
-        body[0:4] = spi.to_bytes(4, "big")
+        body[spi_at : spi_at + 4] = spi.to_bytes(4, "big")
     if number is not None:
         body[4:8] = (number & 0xFFFFFFFF).to_bytes(4, "big")
     if flip:

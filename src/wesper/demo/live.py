@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..keying import save_keys
+from ..keying import save_keys, save_private
+from ..keying.psp_toml import write_received
 from ..lab import Interface, Lab, Node, routed
 from ..wire.numbers import ESP, UDP
-from .findings import Findings, Forged, Passage
-from .forge import forgeries, send
+from .findings import Findings, Forged, Passage, PSPFindings
+from .forge import Forgery, forgeries, psp_forgeries, send
 from .opened import open_capture_with, second_opinion
 from .traffic import MARKER, bulk, datagrams
 from .tunnel import Tunnel
@@ -38,10 +39,10 @@ class Teller(Protocol):
 
 @dataclass(slots=True)
 class Story:
-    """What the report is made of.   message: a packet with the marker in the clear, and one of the tunnel."""
+    """What the report is made of.   message: a packet with the marker in the clear, and one of each tunnel."""
 
     findings: Findings
-    message: tuple[bytes, bytes]
+    message: tuple[bytes, ...]
 
 
 def run(output: Path, teller: Teller, *, engine: str | None = None) -> Story:
@@ -86,21 +87,52 @@ def run(output: Path, teller: Teller, *, engine: str | None = None) -> Story:
             fresh = output / "before-forging.pcapng"
             with lab.capture(fresh, [r.interfaces[0]]):
                 a.ping(tunnel.far_address, count=FORGED)
-            forged = _forge(r, tunnel, _sent(fresh, a.address)[-FORGED:])
+            forged = _forge(r, tunnel, forgeries(_sent(fresh, a.address)[-FORGED:], tunnel.unknown_spi))
             for each in forged:
                 teller.say(f"{each.how}: {each.dropped} of {each.sent} dropped as {each.reason.verdict}")
             afterwards = a.ping(tunnel.far_address, count=5)
             findings = Findings(
                 clear, protected, opened, tshark, forged, afterwards, tunnel.suite, tunnel.engine, tunnel.drops(b)
             )
-            return Story(findings, (_marked(plain), _as_long(wire, a.address, _marked(plain))))
+        findings.psp = _psp(stage, lab, output, engine)
+        message = _marked(plain)
+        longer = (_as_long(each, a.address, message) for each in (wire, output / "psp-wire.pcapng"))
+        return Story(findings, (message, *longer))
+
+
+def _psp(stage: _Stage, lab: Lab, output: Path, engine: str | None) -> PSPFindings:
+    """Have the hosts say the same through a PSP tunnel."""
+    teller = stage.teller
+    a, r, b = lab
+    teller.step("The same through a PSP tunnel")
+    with Tunnel(a, b, output / "psp-tunnel", engine, "psp") as tunnel:
+        for command in tunnel.commands:
+            teller.say(command)
+        teller.say(tunnel.described)
+        wire = output / "psp-wire.pcapng"
+        protected = stage.passage(
+            tunnel.far_address, wire, lambda: read(wire, MARKER, (), tunnel.spis, tunnel.psp_ports)
+        )
+        seen = protected.seen
+        teller.say(f"{seen.frames.total():,} frames seen, {seen.psp():,} of them PSP, {_others(seen)}")
+        keys = output / "psp-keys.toml"
+        save_private(keys, write_received((each, "") for each in tunnel.associations.associations))
+        opened = open_capture_with(tunnel.associations, wire, output / "psp-opened.pcapng", MARKER, engine=engine)
+        teller.say(
+            f"{seen.marked.total():,} of them show the marker; opened with the keys, {opened.authentic:,} do not fail, "
+            f"and {opened.marked:,} show it"
+        )
+        forged = _forge(r, tunnel, psp_forgeries(_sent(wire, a.address)[-FORGED:], 0x80000001))
+        for each in forged:
+            teller.say(f"{each.how}: {each.dropped} of {each.sent} dropped as {each.reason.verdict}")
+        return PSPFindings(protected, opened, forged, a.ping(tunnel.far_address, count=5), f"PSP, {tunnel.suite}")
 
 
 class _Stage:
     """Has the hosts say the same on each way."""
 
     def __init__(self, lab: Lab, a: Node, b: Node, watched: Interface, teller: Teller) -> None:
-        self._lab, self._a, self._b, self._watched, self._teller = lab, a, b, watched, teller
+        self._lab, self._a, self._b, self._watched, self.teller = lab, a, b, watched, teller
 
     def passage(self, address: str, capture: Path, look: Callable[[], Seen]) -> Passage:
         """Send everything once while the router watches, and then a stream as fast as it goes."""
@@ -109,7 +141,7 @@ class _Stage:
             arrived = datagrams(self._a, self._b, address, SIZES)
             stream = bulk(self._a, self._b, address, octets=STREAM_OCTETS)
         if watching.overrun:
-            self._teller.say(f"{watching.overrun:,} frames came faster than they could be written")
+            self.teller.say(f"{watching.overrun:,} frames came faster than they could be written")
         speed = bulk(self._a, self._b, address, seconds=SPEED_S)
         return Passage(look(), round_trips, (len(SIZES), arrived), stream, speed)
 
@@ -126,9 +158,9 @@ class _Stage:
                 end.set_offloads(segmentation=True, checksum=True)
 
 
-def _forge(router: Node, tunnel: Tunnel, seen: Sequence[bytes]) -> list[Forged]:
+def _forge(router: Node, tunnel: Tunnel, invented: Sequence[Forgery]) -> list[Forged]:
     found = []
-    for forgery in forgeries(seen, tunnel.unknown_spi):
+    for forgery in invented:
         before = tunnel.drops(tunnel.far)
         send(router, forgery.packets)
         after = tunnel.await_drops(
@@ -159,5 +191,5 @@ def _others(seen: Seen) -> str:
     foreign = seen.foreign()
     if foreign:
         return ", ".join(f"{count} {kind}" for kind, count in foreign.items())
-    rest = seen.frames.total() - seen.esp()
+    rest = seen.frames.total() - seen.esp() - seen.psp()
     return f"{rest} ARP or neighbour discovery" if rest else "and nothing else"

@@ -13,10 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import WesperError
-from ..keying import StaticSA, save_keys
+from ..keying import PSPAssociation, PSPKeys, StaticSA, save_keys
 from ..keying.esp_sa import NEW_NAMES
 from ..pcap import Interface, LinkType, create_capture
 from ..pcap.opener import Opener
+from ..pcap.psp_opener import PSPOpener
 from ..protocols import ip
 from ..verdict import DropReason
 from ..wire.numbers import UDP
@@ -24,12 +25,16 @@ from .wire import packets
 
 _BATCH = 1024
 _UDP_HEADER, _ESP_HEADER = 8, 8
+_PSP_IV, _PSP_ICV = 8, 16
 _TSHARK_FLAGS = ("esp.enable_encryption_decode", "esp.enable_authentication_check")
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """What protection adds to a packet of one length, in octets.   packets: how many there were."""
+    """What protection adds to a packet of one length, in octets.   packets: how many there were.
+
+    esp: the header without its IV; PSP's with its cookie.
+    """
 
     inner: int
     outer: int
@@ -46,8 +51,8 @@ class Growth:
 class Opened:
     """What was inside.
 
-    opened: ESP packets that gave an inner one.   dummies: those that were authentic and carried nothing (RFC 4303
-    §2.6).   marked: inner packets that hold the marker.
+    opened: protected packets that gave an inner one.   dummies: those that were authentic and carried nothing (RFC 4303
+    §2.6; PSP's hold nothing).   marked: inner packets that hold the marker.
     dropped: why others did not.   growth: by length of the inner packet.
     """
 
@@ -59,28 +64,28 @@ class Opened:
 
     @property
     def authentic(self) -> int:
-        """ESP packets that opened, dummies among them."""
+        """Protected packets that opened, dummies among them."""
         return self.opened + self.dummies
 
 
 def open_capture_with(
-    sas: Sequence[StaticSA], source: Path, output: Path, marker: bytes, *, engine: str | None = None
+    keys: Sequence[StaticSA] | PSPKeys, source: Path, output: Path, marker: bytes, *, engine: str | None = None
 ) -> Opened:
-    """Open every ESP packet of a capture and write what was inside as a capture of its own.   Raises CaptureError."""
+    """Open every ESP or PSP packet of a capture and write what was inside as another.   Raises CaptureError."""
     found = Opened()
-    sizes: dict[int, tuple[StaticSA, bytes, int]] = {}
-    opener = Opener(sas, engine)
+    sizes: dict[int, tuple[StaticSA | PSPAssociation, bytes, int]] = {}
+    opener = PSPOpener(keys, engine) if isinstance(keys, PSPKeys) else Opener(keys, engine)
     with create_capture(output) as out:
         interface = out.add_interface(Interface(LinkType.RAW, name="inner"))
         for batch in _batches(each for each in packets(source) if opener.concerns(each)):
             for outer, each in zip(batch, opener.open(batch), strict=True):
-                if each.reason is DropReason.DUMMY:
+                if each.reason in (DropReason.DUMMY, DropReason.PSP_EMPTY):
                     found.dummies += 1
                     continue
                 if each.reason is not None:
                     found.dropped[each.reason] += 1
                     continue
-                assert isinstance(each.sa, StaticSA)
+                assert isinstance(each.sa, StaticSA | PSPAssociation)
                 found.opened += 1
                 found.marked += marker in each.packet
                 out.write(each.packet, 0, interface=interface)
@@ -125,22 +130,26 @@ def _batches(found: Iterable[bytes]) -> Iterator[list[bytes]]:
         yield batch
 
 
-def growth(sa: StaticSA, inner: int, outer: bytes, packets_of_it: int = 1) -> Growth:
+def growth(sa: StaticSA | PSPAssociation, inner: int, outer: bytes, packets_of_it: int = 1) -> Growth:
     """Return where the octets of an outer packet come from.   inner: octets of the packet in it, tunnel mode."""
     datagram = ip.parse(outer)
     if datagram is None:
         raise ValueError("not an IP packet")
     udp = _UDP_HEADER if datagram.upper == UDP else 0
-    cipher = sa.cipher
-    known = datagram.upper_at + udp + _ESP_HEADER + cipher.iv_octets + cipher.icv_octets
+    header, iv, icv = _ESP_HEADER, _PSP_IV, _PSP_ICV
+    if isinstance(sa, PSPAssociation):
+        header = sa.profile.header_octets - _PSP_IV
+    else:
+        iv, icv = sa.cipher.iv_octets, sa.cipher.icv_octets
+    known = datagram.upper_at + udp + header + iv + icv
     return Growth(
         inner,
         len(datagram.packet),
         datagram.upper_at,
         udp,
-        _ESP_HEADER,
-        cipher.iv_octets,
+        header,
+        iv,
         len(datagram.packet) - known - inner,
-        cipher.icv_octets,
+        icv,
         packets_of_it,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Final
 
 from ..report import Bar, Page, Part, Series, Stack, Table, Tile, bars, chain, lines, stacks
 from ..report.plots import Role
@@ -13,20 +14,24 @@ from .opened import Growth
 _SHOWN_SIZES = 4
 _USUAL = 0.9
 _DUMP_OCTETS = 112
+_ROLES: Final[dict[str, Role]] = {"in the clear": "plain", "in the tunnel": "esp", "in the PSP tunnel": "psp"}
 
 
-def page(found: Findings, message: tuple[bytes, bytes], marker: bytes) -> Page:
-    """Return the report.   message: one packet with the marker as the router saw it, in the clear and as ESP."""
+def page(found: Findings, message: tuple[bytes, ...], marker: bytes) -> Page:
+    """Return the report.   message: a packet with the marker as the router saw it, in the clear, as ESP and as PSP."""
     checks = found.checks()
     wrong = [check.claim for check in checks if not check.holds]
     if wrong:
         title = f"{len(wrong)} of {len(checks)} claims do not hold"
     else:
         title = "Everything between the hosts crossed the router as ESP, and nothing else did"
+        if found.psp is not None:
+            title = "Everything between the hosts crossed the router as ESP, and then as PSP, and nothing else did"
     report = Page(
         title,
-        "Two hosts talked past a router that watches: first in the clear, then through a wesper tunnel. This is what "
-        "the router saw, what protection cost, and what became of the packets that the router forged.",
+        "Two hosts talked past a router that watches: first in the clear, then through a wesper tunnel"
+        + (", then through one of PSP" if found.psp is not None else "")
+        + ". This is what the router saw, what protection cost, and what became of the packets that the router forged.",
         f"{len(checks) - len(wrong)} of {len(checks)} claims hold",
         "bad" if wrong else "good",
         found.about,
@@ -34,15 +39,20 @@ def page(found: Findings, message: tuple[bytes, bytes], marker: bytes) -> Page:
     )
     report.section(
         "The way",
-        "Inside the tunnel the hosts have addresses of their own; outside only ESP is seen.",
-        chain(("host a", ""), ("router", "watches, and forges"), ("host b", ""), joint="ESP"),
+        "Inside the tunnel the hosts have addresses of their own; outside only what protects is seen.",
+        chain(
+            ("host a", ""),
+            ("router", "watches, and forges"),
+            ("host b", ""),
+            joint="ESP" if found.psp is None else "ESP, PSP",
+        ),
         wide=True,
     )
     report.section(
         "Throughput",
         "One TCP stream on each way, one after the other, while nothing was captured.",
         lines(
-            [_speed("in the clear", found.clear, "plain"), _speed("in the tunnel", found.tunnel, "esp")],
+            [_speed(name, way, _ROLES[name]) for name, way in _ways(found).items()],
             x_title="seconds",
             y_title="Gbit/s",
         ),
@@ -50,51 +60,61 @@ def page(found: Findings, message: tuple[bytes, bytes], marker: bytes) -> Page:
     report.section("Latency", *_latency(found))
     report.section(
         "Overhead",
-        f"What a packet is made of on the wire, in octets, by the length of the packet inside ({found.suite}).",
-        stacks([_stack(each) for each in chosen(found.opened.growth)]),
+        f"What a packet is made of on the wire, in octets, by the length of the packet inside ({found.suite}"
+        + (f"; {found.psp.suite}" if found.psp is not None else "")
+        + ").",
+        stacks(
+            [_stack(each) for each in chosen(found.opened.growth)]
+            + ([_stack(each, "PSP, ") for each in chosen(found.psp.opened.growth)] if found.psp is not None else [])
+        ),
     )
+    forged = [("", each) for each in found.forged]
+    if found.psp is not None:
+        forged += [("PSP: ", each) for each in found.psp.forged]
     report.section(
         "Drops by reason",
         "What the router forged without the keys, and what the receiver counted. Each bar should be whole.",
         bars(
             [
-                Bar(each.reason.verdict, each.dropped, f"{each.dropped} of {each.sent}", "bad", each.how)
-                for each in found.forged
+                Bar(name + each.reason.verdict, each.dropped, f"{each.dropped} of {each.sent}", "bad", each.how)
+                for name, each in forged
             ],
-            most=max((max(each.sent, each.dropped) for each in found.forged), default=None),
+            most=max((max(each.sent, each.dropped) for _, each in forged), default=None),
         ),
     )
-    clear, tunnel = found.clear.seen, found.tunnel.seen
+    ways = {name: way.seen for name, way in _ways(found).items()}
     report.section(
         "What the router saw",
-        "Every frame of both captures, by what its octets say it is; behind it, how many hold the marker.",
+        "Every frame of all captures, by what its octets say it is; behind it, how many hold the marker.",
         Table(
-            ("frame", "in the clear", "marker", "in the tunnel", "marker"),
+            ("frame", *(title for name in ways for title in (name, "marker"))),
             [
-                (
-                    kind,
-                    *(
-                        f"{count:,}"
-                        for count in (clear.frames[kind], clear.marked[kind], tunnel.frames[kind], tunnel.marked[kind])
-                    ),
-                )
-                for kind in kinds(clear.frames, tunnel.frames)
+                (kind, *(f"{count[kind]:,}" for seen in ways.values() for count in (seen.frames, seen.marked)))
+                for kind in kinds(*(seen.frames for seen in ways.values()))
             ],
-            (1, 2, 3, 4),
+            tuple(range(1, 2 * len(ways) + 1)),
         ),
+        wide=len(ways) > 2,
     )
     report.section(
         "Claims",
         "",
         Table(("claim", ""), [(check.claim, "holds" if check.holds else "DOES NOT HOLD") for check in checks], (1,)),
     )
-    before, after = message
+    before, *after = message
+    carried = [
+        part
+        for name, packet in zip(("the tunnel", "the PSP tunnel"), after, strict=False)
+        for part in (
+            f'<p class="about" style="margin-top:14px">The packet in {name} that carried as much:</p>',
+            dump(packet, marker),
+        )
+    ]
     report.section(
         "A packet with the marker, as the router saw it",
         "In the clear, from its IP header on:",
         dump(before, marker),
-        '<p class="about" style="margin-top:14px">The packet in the tunnel that carried as much:</p>',
-        dump(after, marker),
+        *carried,
         wide=True,
     )
     if found.files:
@@ -139,7 +159,7 @@ def gigabits(bps: float) -> str:
 def _tiles(found: Findings) -> list[Tile]:
     seen, opened = found.tunnel.seen, found.opened
     frames, foreign = seen.frames.total(), seen.foreign().total()
-    ratio = found.tunnel.speed.bps / found.clear.speed.bps if found.clear.speed.bps else 0.0
+    ratio = _share(found.tunnel, found.clear)
     return [
         Tile(
             f"{foreign:,}",
@@ -158,11 +178,30 @@ def _tiles(found: Findings) -> list[Tile]:
             "good" if opened.authentic == seen.esp() else "bad",
         ),
         Tile(gigabits(found.tunnel.speed.bps), f"one TCP stream in the tunnel, {ratio:.2g} × in the clear"),
+        *(
+            [
+                Tile(
+                    gigabits(found.psp.tunnel.speed.bps),
+                    f"the same in the PSP tunnel, {_share(found.psp.tunnel, found.tunnel):.2g} × in ESP's",
+                )
+            ]
+            if found.psp is not None
+            else []
+        ),
         Tile(
             duration(found.tunnel.round_trip),
             f"round trip in the tunnel, {duration(found.clear.round_trip)} in the clear",
         ),
     ]
+
+
+def _share(one: Passage, other: Passage) -> float:
+    return one.speed.bps / other.speed.bps if other.speed.bps else 0.0
+
+
+def _ways(found: Findings) -> dict[str, Passage]:
+    ways = {"in the clear": found.clear, "in the tunnel": found.tunnel}
+    return ways if found.psp is None else {**ways, "in the PSP tunnel": found.psp.tunnel}
 
 
 def _speed(name: str, passage: Passage, role: Role) -> Series:
@@ -172,7 +211,7 @@ def _speed(name: str, passage: Passage, role: Role) -> Series:
 
 def _latency(found: Findings) -> tuple[str, str]:
     """Return a sentence and a plot of how many echoes were back after how long; stragglers are left to the sentence."""
-    ways = {"in the clear": found.clear, "in the tunnel": found.tunnel}
+    ways = _ways(found)
     back = {name: sorted(each for each in way.round_trips if each is not None) for name, way in ways.items()}
     usual = max((times[int(len(times) * _USUAL)] for times in back.values() if times), default=0.0) * 1.5
     late = sum(each > usual for times in back.values() for each in times)
@@ -181,7 +220,7 @@ def _latency(found: Findings) -> tuple[str, str]:
     for name, times in back.items():
         share = 100 / max(len(ways[name].round_trips), 1)
         points = [(scale * each, share * place) for place, each in enumerate(times, 1) if each <= usual]
-        series.append(Series(name, points, "esp" if ways[name] is found.tunnel else "plain", stepped=True))
+        series.append(Series(name, points, _ROLES[name], stepped=True))
     about = f"How many of {len(found.tunnel.round_trips)} echoes on each way were back after so long."
     if late:
         slowest = max(each for times in back.values() for each in times)
@@ -189,14 +228,14 @@ def _latency(found: Findings) -> tuple[str, str]:
     return about, lines(series, x_title=unit, y_title="% of echoes")
 
 
-def _stack(each: Growth) -> Stack:
+def _stack(each: Growth, name: str = "") -> Stack:
     parts = [
         Part("inner packet", each.inner, "esp"),
         Part("outer IP" + " and UDP" * bool(each.udp), each.ip + each.udp, "header"),
-        Part("ESP header, IV, padding, ICV", each.esp + each.iv + each.trailer + each.icv, "quiet"),
+        Part("header, IV, padding, ICV", each.esp + each.iv + each.trailer + each.icv, "quiet"),
     ]
     added = each.outer - each.inner
-    return Stack(f"{each.inner:,} octets", parts, f"+{added} ({added / each.inner:.0%})")
+    return Stack(f"{name}{each.inner:,} octets", parts, f"+{added} ({added / each.inner:.0%})")
 
 
 __all__ = ["chosen", "dump", "gigabits", "duration", "page"]

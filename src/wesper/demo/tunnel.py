@@ -12,12 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import UnsupportedError, WesperError
-from ..keying import StaticSA
+from ..keying import PSPKeys, StaticSA
 from ..lab import Node
 from ..tunnel.control import ControlClient
-from ..tunnel.export import sas_of_file
+from ..tunnel.export import associations_of_file, sas_of_file
 from ..tunnel.file import TunnelFile, load_file
 from ..verdict import DropReason
+from ..wire.psp import PORT as PSP_PORT
 from ..wire.udp import IPSEC_NAT_T_PORT
 
 PATIENCE_S = 10.0
@@ -35,13 +36,16 @@ class TunnelFailed(WesperError):
 class Tunnel:
     """A context in which the tunnel is up.
 
-    far: the host at its other end; far_address: its address inside.   ports, spis: what tells the tunnel's packets.
-    sas: of both directions, with keys.   commands: what was typed.   described: what runs, in words.
+    far: the host at its other end; far_address: its address inside.   ports, psp_ports, spis: what tells the tunnel's
+    packets.   sas, associations: of both directions, with keys.   commands: what was typed.   described: what runs, in
+    words.   protocol: esp or psp.
     """
 
-    def __init__(self, a: Node, b: Node, folder: Path, engine: str | None) -> None:
+    def __init__(self, a: Node, b: Node, folder: Path, engine: str | None, protocol: str = "esp") -> None:
         self.far, self.far_address = b, _INNER[1].partition("/")[0]
-        self.ports = frozenset({IPSEC_NAT_T_PORT})
+        self._is_psp = protocol == "psp"
+        self.ports = frozenset[int]() if self._is_psp else frozenset({IPSEC_NAT_T_PORT})
+        self.psp_ports = frozenset({PSP_PORT}) if self._is_psp else frozenset[int]()
         self._hosts, self._folder, self._engine = {"a": a, "b": b}, folder, engine
         self._run_dir = Path(mkdtemp(prefix="wesper-demo-"))  # a socket's path must be short
         self._files: dict[str, TunnelFile] = {}
@@ -59,7 +63,7 @@ class Tunnel:
         self.engine: str = status["engine"]
         interface = status["interface"]
         self.described = (
-            f"{self.suite} in UDP, {self.engine} engine, {status['loop']} loop; "
+            f"{'PSP, ' if self._is_psp else ''}{self.suite} in UDP, {self.engine} engine, {status['loop']} loop; "
             f"{interface['kind']} interface, MTU {interface['mtu']}"
         )
         return self
@@ -78,8 +82,13 @@ class Tunnel:
         return sas_of_file(self._files["a"])
 
     @property
+    def associations(self) -> PSPKeys:
+        return PSPKeys(associations_of_file(self._files["a"]))
+
+    @property
     def spis(self) -> frozenset[int]:
-        return frozenset(sa.spi for sa in self.sas if sa.spi is not None)
+        """Those of both directions."""
+        return frozenset(spi for pair in self._files["a"].tunnels[0].pairs for spi in (pair.spi_out, pair.spi_in))
 
     @property
     def unknown_spi(self) -> int:
@@ -111,6 +120,7 @@ class Tunnel:
         paths = [self._folder / f"{name}.toml" for name in self._hosts]
         ends = [word for option, host in (("--local", a), ("--peer", b)) for word in (option, host.address)]
         inner = ["--inner", _INNER[0], "--peer-inner", _INNER[1]]
+        inner += ["--protocol", "psp"] if self._is_psp else []
         self._wesper(None, "keygen", *map(str, paths), *ends, *inner, "--name", "demo")
         for path in paths:
             own = [f'run_dir = "{self._run_dir}"', f'state_dir = "state-{path.stem}"']

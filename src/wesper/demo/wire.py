@@ -10,13 +10,15 @@ from pathlib import Path
 from ..errors import CaptureError
 from ..pcap import LinkType, ip_offset, open_capture
 from ..protocols import PROTOCOLS, ip, udp
+from ..protocols import psp as psp_protocol
 from ..verdict import DropReason
 from ..wire.numbers import ESP, ICMP, ICMPV6, PROTOCOL_NAMES, UDP
 
 ESP_IN_UDP, ESP_IN_IP, KEEPALIVE = "ESP in UDP", "ESP", "NAT keepalive"
 ARP, NEIGHBOURS = "ARP", "IPv6 neighbour discovery"
 UNKNOWN_SPI = "ESP of an unknown SPI"
-OF_A_TUNNEL = frozenset((ESP_IN_UDP, ESP_IN_IP, KEEPALIVE, ARP, NEIGHBOURS))
+PSP, UNKNOWN_PSP = "PSP", "PSP of an unknown SPI"
+OF_A_TUNNEL = frozenset((ESP_IN_UDP, ESP_IN_IP, PSP, KEEPALIVE, ARP, NEIGHBOURS))
 """What may be on a wire that only a tunnel uses."""
 
 _ETHERTYPE_ARP = 0x0806
@@ -44,16 +46,22 @@ class Seen:
         """Return the number of ESP packets."""
         return self.frames[ESP_IN_UDP] + self.frames[ESP_IN_IP]
 
+    def psp(self) -> int:
+        """Return the number of PSP packets."""
+        return self.frames[PSP]
 
-def read(path: Path, marker: bytes, ports: Collection[int], spis: Collection[int]) -> Seen:
-    """Classify every frame of a capture.   marker: octets to search for.   ports, spis: of the tunnel.
+
+def read(
+    path: Path, marker: bytes, ports: Collection[int], spis: Collection[int], psp_ports: Collection[int] = ()
+) -> Seen:
+    """Classify every frame of a capture.   marker: octets to search for.   ports, spis, psp_ports: of the tunnel.
 
     Raises CaptureError, also for a capture that ends inside a frame.
     """
     seen = Seen()
     with open_capture(path, on_truncated=_raise) as capture:
         for record in capture:
-            kind = kind_of(record.data, ports, spis, link_type=record.link_type)
+            kind = kind_of(record.data, ports, spis, psp_ports, link_type=record.link_type)
             seen.frames[kind] += 1
             seen.marked[kind] += marker in record.data
             seen.octets += len(record.data)
@@ -69,11 +77,18 @@ def packets(path: Path) -> Iterator[bytes]:
                 yield record.data[at:]
 
 
-def kind_of(frame: bytes, ports: Collection[int], spis: Collection[int], *, link_type: int = LinkType.ETHERNET) -> str:
-    """Return what a frame is, by its octets alone.
+def kind_of(
+    frame: bytes,
+    ports: Collection[int],
+    spis: Collection[int],
+    psp_ports: Collection[int] = (),
+    *,
+    link_type: int = LinkType.ETHERNET,
+) -> str:
+    """Return what a frame is, by its octets alone.   ports: of ESP in UDP.   psp_ports: that PSP goes to.
 
     ESP counts as such only with an SPI of the tunnel, in UDP only on a port of the tunnel, and only if every length
-    adds up: what is merely near to it keeps the name of what it is in.
+    adds up: what is merely near to it keeps the name of what it is in. So it is with PSP.
     """
     at = ip_offset(link_type, frame)
     if at is None:
@@ -93,6 +108,10 @@ def kind_of(frame: bytes, ports: Collection[int], spis: Collection[int], *, link
             return KEEPALIVE
         if not isinstance(content, DropReason):
             return _esp(content, spis, ESP_IN_UDP)
+    if datagram.upper == UDP and psp_ports and (found := udp.ports(body)) and found[1] in psp_ports:
+        content = udp.content(body)
+        if not isinstance(content, DropReason) and not isinstance(psp_protocol.header_version(content), DropReason):
+            return PSP if int.from_bytes(content[4:8], "big") in spis else UNKNOWN_PSP
     if datagram.upper == ICMPV6 and body and (body[0] in _ND or body[0] == _MLDV2_REPORT):
         return NEIGHBOURS
     if datagram.upper in (ICMP, ICMPV6) and body and body[0] in (0, 8, 128, 129):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-Role = Literal["esp", "plain", "header", "bad", "good", "quiet"]
+Role = Literal["esp", "psp", "plain", "header", "bad", "good", "quiet"]
 """What a mark stands for: what ESP carries, what is in the clear, what protection adds, faults, successes, others."""
 
 WIDTH = 540
