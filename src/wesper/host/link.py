@@ -17,7 +17,7 @@ import socket
 import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from ..errors import ConfigError, PermissionNeeded
 
@@ -241,8 +241,15 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0,
     return Link(kind, local, opened.getsockname()[1] if is_udp else port or _ESP, opened, mark, use)
 
 
-def path_mtu(remote: IPAddress, mark: int = 0) -> int | None:
-    """Return what the kernel knows of the MTU towards an address, None if there is no route.   mark: SO_MARK."""
+class Route(NamedTuple):
+    """Where packets to an address go.   local: the address that they have here.   mtu: of the path, in octets."""
+
+    local: IPAddress
+    mtu: int
+
+
+def route(remote: IPAddress, mark: int = 0) -> Route | None:
+    """Ask the kernel for the route to an address, None if there is none.   mark: SO_MARK."""
     six = remote.version == 6
     with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as probe:
         if mark:
@@ -251,19 +258,18 @@ def path_mtu(remote: IPAddress, mark: int = 0) -> int | None:
         try:
             probe.connect((str(remote), 9))
             level, option = (socket.IPPROTO_IPV6, 24) if six else (socket.IPPROTO_IP, 14)  # IPV6_MTU, IP_MTU
-            return probe.getsockopt(level, option)
+            return Route(ip_address(probe.getsockname()[0].partition("%")[0]), probe.getsockopt(level, option))
         except OSError:
             return None
+
+
+def path_mtu(remote: IPAddress, mark: int = 0) -> int | None:
+    """Return what the kernel knows of the MTU towards an address, None if there is no route.   mark: SO_MARK."""
+    found = route(remote, mark)
+    return None if found is None else found.mtu
 
 
 def local_address(remote: IPAddress, mark: int = 0) -> IPAddress | None:
     """Return the address that this host's packets to another have, None if there is no route.   mark: SO_MARK."""
-    with socket.socket(socket.AF_INET6 if remote.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        if mark:
-            with contextlib.suppress(PermissionError):
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        try:
-            probe.connect((str(remote), 9))
-            return ip_address(probe.getsockname()[0].partition("%")[0])
-        except OSError:
-            return None
+    found = route(remote, mark)
+    return None if found is None else found.local

@@ -8,13 +8,13 @@ certificate, which is no secret. It is kept if its fingerprint is known, and the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from ..host.link import IPAddress
 from ..wire.psp_exchange import MAGIC
 from . import identity
 from .agreements import Agreement, Agreements, Party, Refusal, Wanted
-from .control_sockets import address_of, first_octets, listen
+from .control_sockets import Wire, first_octets, listen
 from .device import Device, SPIsExhausted
 from .exchange import Exchange
 from .exchange_events import (
@@ -55,7 +55,6 @@ MOST_SESSIONS: Final = 4096
 BACK_OFF: Final = (0.0, 0.2, 1.0, 5.0, 15.0)  # seconds after so many failures in a row
 _INTRODUCTION: Final = MAGIC.to_bytes(4, "big")
 _LONGEST_CERTIFICATE: Final = 8192
-_READ: Final = 1 << 16
 _ENOUGH: Final = 4 << 20  # octets that wait in a transport
 _KINDS: Final = {"datagram": Kind.DATAGRAM, "stream": Kind.STREAM}
 _NAMES: Final = {Kind.DATAGRAM: "datagram", Kind.STREAM: "stream"}
@@ -66,8 +65,7 @@ class _Session:
     """One control connection with a peer that is known."""
 
     exchange: Exchange
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    wire: Wire
     local: IPAddress
     peer: IPAddress
     fingerprint: bytes
@@ -76,7 +74,6 @@ class _Session:
     greeted: asyncio.Future[None]
     asked: dict[int, asyncio.Future[Run]] = field(default_factory=dict)
     agreements: dict[tuple[bool, int], Agreement] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -200,7 +197,6 @@ class PeerExchanges(Agreements):
         for session in list(self._sessions):
             session.exchange.end()
             self._flush(session)
-            session.writer.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -230,7 +226,7 @@ class PeerExchanges(Agreements):
     async def _admit(self, opened: socket.socket, source: str) -> None:
         """Let one in: handshake, who it is, HELLO."""
         loop = asyncio.get_running_loop()
-        writer: asyncio.StreamWriter | None = None
+        wire: Wire | None = None
         handed_on = False  # to a transport, which closes it
         try:
             async with asyncio.timeout(2 * HANDSHAKE_SECONDS):
@@ -239,31 +235,27 @@ class PeerExchanges(Agreements):
                 if await first_octets(opened, len(_INTRODUCTION)) == _INTRODUCTION:
                     await self._be_introduced(opened)
                     return
-                reader = asyncio.StreamReader()
-                protocol = asyncio.StreamReaderProtocol(reader)
                 handed_on = True
-                transport, _ = await loop.connect_accepted_socket(
-                    lambda: protocol, opened, ssl=self._trust.server, ssl_handshake_timeout=HANDSHAKE_SECONDS
+                _, wire = await loop.connect_accepted_socket(
+                    lambda: Wire(_ENOUGH), opened, ssl=self._trust.server, ssl_handshake_timeout=HANDSHAKE_SECONDS
                 )
-                writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-                der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-                known = self._trust.who(der, address_of(writer, "peername"))
+                known = self._trust.who(wire.certificate, wire.address("peername"))
                 if known is None:
                     self._refused["unknown"] += 1
                     return
-                session = self._begin(reader, writer, der, known, dialed=False)
-                writer = None
+                session = self._begin(wire, known, dialed=False)
+                wire = None
                 await session.greeted
         except TimeoutError:
             self._refused["too slow"] += 1
-        except (OSError, ssl.SSLError, ExchangeEnded, asyncio.IncompleteReadError):
+        except (OSError, ssl.SSLError, ExchangeEnded):
             self._refused["no handshake"] += 1
         finally:
             self._waiting[source] -= 1
             if not self._waiting[source]:
                 del self._waiting[source]
-            if writer is not None:
-                writer.close()
+            if wire is not None:
+                wire.transport.close()
             if not handed_on:
                 opened.close()
 
@@ -292,7 +284,8 @@ class PeerExchanges(Agreements):
         if found is None:
             async with self._dialing.setdefault((local, peer), asyncio.Lock()):
                 found = self._best(local, peer) or await self._dial(local, peer)
-        await asyncio.shield(found.greeted)
+        if not found.greeted.done():
+            await asyncio.shield(found.greeted)
         return found
 
     def _best(self, local: IPAddress, peer: IPAddress) -> _Session | None:
@@ -335,8 +328,7 @@ class PeerExchanges(Agreements):
     async def _greet(self, peer: PeerSettings, local: IPAddress, address: IPAddress) -> _Session:
         """Connect and wait for HELLO.   A peer that does not know our certificate yet is shown it, once."""
         for attempt in (1, 2):
-            reader, writer, der = await self._connect(peer, local, address)
-            session = self._begin(reader, writer, der, peer.name, dialed=True)
+            session = self._begin(await self._connect(peer, local, address), peer.name, dialed=True)
             try:
                 await asyncio.shield(session.greeted)
                 return session
@@ -359,11 +351,10 @@ class PeerExchanges(Agreements):
         finally:
             writer.close()
 
-    async def _connect(
-        self, peer: PeerSettings, local: IPAddress, address: IPAddress
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+    async def _connect(self, peer: PeerSettings, local: IPAddress, address: IPAddress) -> Wire:
         """Open a TLS connection to somebody who is who it should be.   Raises OSError, PeerUnreachable."""
-        reader, writer = await asyncio.open_connection(
+        _, wire = await asyncio.get_running_loop().create_connection(
+            lambda: Wire(_ENOUGH),
             str(address),
             peer.control_port,
             ssl=self._trust.client(peer),
@@ -371,77 +362,57 @@ class PeerExchanges(Agreements):
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
             local_addr=None if local.is_unspecified else (str(local), 0),
         )
-        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
-        if peer.fingerprint is not None and identity.fingerprint(der) != peer.fingerprint:
-            writer.close()
+        shown = identity.fingerprint(wire.certificate)
+        if peer.fingerprint is not None and shown != peer.fingerprint:
+            wire.transport.close()
             raise PeerUnreachable(
-                f"{address} shows another certificate than {peer.name}'s: "
-                f"its fingerprint is {identity.written(identity.fingerprint(der))}"
+                f"{address} shows another certificate than {peer.name}'s: its fingerprint is {identity.written(shown)}"
             )
-        return reader, writer, der
+        return wire
 
     # Sessions
 
-    def _begin(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, der: bytes, who: str, *, dialed: bool
-    ) -> _Session:
-        loop = asyncio.get_running_loop()
+    def _begin(self, wire: Wire, who: str, *, dialed: bool) -> _Session:
         session = _Session(
             Exchange(self._device, self._table, self._terms, now=self._clock()),
-            reader,
-            writer,
-            address_of(writer, "sockname"),
-            address_of(writer, "peername"),
-            identity.fingerprint(der),
+            wire,
+            wire.address("sockname"),
+            wire.address("peername"),
+            identity.fingerprint(wire.certificate),
             who,
             dialed,
-            loop.create_future(),
+            asyncio.get_running_loop().create_future(),
         )
         if len(self._sessions) >= MOST_SESSIONS:
             session.exchange.end(EndReason.TOO_MANY, "too many peers")
         self._sessions.append(session)
         session.greeted.add_done_callback(lambda future: future.cancelled() or future.exception())
-        session.task = loop.create_task(self._run(session))
-        self._keep(session.task)
+        wire.begin(partial(self._received, session))
         self._flush(session)
         return session
 
-    async def _run(self, session: _Session) -> None:
-        """Read until it ends."""
-        try:
-            while not session.exchange.ended:
-                try:
-                    octets = await session.reader.read(_READ)
-                except (OSError, ssl.SSLError):
-                    octets = b""
-                session.exchange.receive(octets, self._clock())
-                self._flush(session)
-                if session.writer.transport.get_write_buffer_size() > _ENOUGH:
-                    # Who does not read is not read from: what it wants done waits.
-                    with contextlib.suppress(OSError, ssl.SSLError):
-                        await session.writer.drain()
-        finally:
-            if not session.exchange.ended:
-                session.exchange.receive(b"", self._clock())
-                self._flush(session)
+    def _received(self, session: _Session, octets: bytes) -> None:
+        """Take what a peer has sent; b"": the connection is over."""
+        session.exchange.receive(octets, self._clock())
+        self._flush(session)
+        if not octets:
             self._sessions.remove(session)
-            session.writer.close()
 
     def _flush(self, session: _Session) -> None:
         """Do what the exchange tells of, and send what it has to say."""
         while (event := session.exchange.next_event()) is not None:
             self._handle(session, event)
-        transport = session.writer.transport
+        transport = session.wire.transport
         while not transport.is_closing() and transport.get_write_buffer_size() < _ENOUGH:
             octets = session.exchange.take_output()
             if not octets:
                 break
-            session.writer.write(octets)
+            transport.write(octets)
             session.exchange.handle_timeout(self._clock())
             while (event := session.exchange.next_event()) is not None:
                 self._handle(session, event)
         if session.exchange.ended and not transport.is_closing():
-            session.writer.close()
+            transport.close()
 
     def _handle(self, session: _Session, event: object) -> None:
         assert self._party is not None

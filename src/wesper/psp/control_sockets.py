@@ -1,15 +1,70 @@
-"""TCP sockets of control connections, before there is a stream on them."""
+"""TCP sockets of control connections, and the protocol that asyncio's transports on them call."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
 from ..host.link import IPAddress
 
 _BACKLOG: Final = 64
+
+
+class Wire(asyncio.Protocol):
+    """The octets of one control connection, handed on as they come: no task waits for them.
+
+    Nothing is read before `begin`, nor while more than `most_waiting` octets wait for a peer that does not read itself.
+    """
+
+    def __init__(self, most_waiting: int) -> None:
+        self._most_waiting = most_waiting
+        self._lost = False
+        self.transport: asyncio.Transport
+        self._take: Callable[[bytes], None] | None = None
+
+    @property
+    def certificate(self) -> bytes:
+        """The peer's, in DER; b"" if it has shown none."""
+        return self.transport.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
+
+    def address(self, which: str) -> IPAddress:
+        """Return an address of the connection.   which: sockname or peername."""
+        return ip_address(str(self.transport.get_extra_info(which)[0]).partition("%")[0])
+
+    def begin(self, take: Callable[[bytes], None]) -> None:
+        """Read.   take: gets octets, and at last, in every case and once, b""."""
+        self._take = take
+        if self._lost:
+            asyncio.get_running_loop().call_soon(take, b"")
+        else:
+            self.transport.resume_reading()
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.pause_reading()
+        transport.set_write_buffer_limits(self._most_waiting)
+
+    def data_received(self, octets: bytes) -> None:
+        assert self._take is not None
+        self._take(octets)
+
+    def pause_writing(self) -> None:
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._take is not None:
+            self.transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost = True
+        if self._take is not None:
+            self._take(b"")
 
 
 def listen(address: IPAddress, port: int) -> socket.socket:
@@ -27,11 +82,6 @@ def listen(address: IPAddress, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def address_of(writer: asyncio.StreamWriter, which: str) -> IPAddress:
-    """Return an address of a connection.   which: sockname or peername."""
-    return ip_address(str(writer.get_extra_info(which)[0]).partition("%")[0])
 
 
 async def first_octets(opened: socket.socket, count: int) -> bytes:

@@ -65,7 +65,7 @@ class Space:
         if len(ids) and int(ids.max()) > self.last:
             raise BadMessage(EndReason.BAD_ID, f"connection {int(ids.max())}")
         found: list[tuple[Run, NDArray[np.intp]]] = []
-        ordered = np.unique(ids)
+        ordered = np.unique(ids) if len(ids) > 1 else ids
         at = 0
         while at < len(ordered):
             place = bisect.bisect(self._firsts, int(ordered[at])) - 1

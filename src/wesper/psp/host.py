@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from ..engine.interface import SECOND
 from ..errors import ConfigError, PermissionNeeded, WesperError
-from ..host.link import IPAddress, Link, local_address, path_mtu
+from ..host.link import IPAddress, Link, Route, route
 from ..host.tcp_sockets import TCPSockets
 from ..protocols.icmp import packet_too_big
 from ..protocols.psp import Profile, SourcePort
@@ -74,6 +74,7 @@ class Host(Party):
         self._streams: StreamInterface | None = None
         self._sockets: TCPSockets | None = None
         self._links: list[Link] = []
+        self._routes: dict[IPAddress, Route | None] = {}  # since the last tick: a burst of connections asks once
         self._started_at = now_ns()
         self._next_sweep = 0
         self.ended = asyncio.Event()
@@ -187,7 +188,9 @@ class Host(Party):
         if self.ended.is_set():
             opened.close()
             return
-        self._clients.add(Client(self, opened, self._clients.discard))
+        client = Client(self, opened, self._clients.discard)
+        self._clients.add(client)
+        client.readable()  # most have asked by now
 
     # What processes ask for
 
@@ -251,9 +254,10 @@ class Host(Party):
             raise PeerUnreachable(f"{peer}: no answer of its exchange within {seconds:g} s") from None
 
     def _own_address(self, peer: IPAddress) -> IPAddress:
-        own = local_address(peer)
-        if own is None or own.version != peer.version:
+        found = self._route(peer)
+        if found is None or found.local.version != peer.version:
             raise PeerUnreachable(f"{peer}: no route")
+        own = found.local
         chosen = [each for each in self.settings.addresses if each.version == peer.version and int(each)]
         if self.settings.addresses and own not in self.settings.addresses and chosen:
             return chosen[0]
@@ -382,6 +386,7 @@ class Host(Party):
     def _narrowed(self, flow: Flow, inside: bytes) -> None:
         """The path takes less than it did: say so to whoever sends."""
         peer = ip_address(flow.peer)
+        self._routes.pop(peer, None)
         mtu = self._path_mtu(peer)
         if flow.kind == "stream":
             told = packet_too_big(inside, max(mtu - OVERHEAD, 68), peer)
@@ -434,6 +439,7 @@ class Host(Party):
 
     def tick(self, now: int) -> None:
         """Look at the clock: rotation, re-keying, streams that are over."""
+        self._routes.clear()
         self.device.handle_timeout(now)
         self._after_rotation()
         self.agreements.tick(now)
@@ -483,7 +489,13 @@ class Host(Party):
         return self._sockets.exists(flow.local, flow.local_port, flow.peer, flow.peer_port, index)
 
     def _path_mtu(self, peer: IPAddress) -> int:
-        return min(path_mtu(peer) or _ASSUMED_MTU, 65535)
+        found = self._route(peer)
+        return min(found.mtu if found is not None else _ASSUMED_MTU, 65535)
+
+    def _route(self, peer: IPAddress) -> Route | None:
+        if peer not in self._routes:
+            self._routes[peer] = route(peer)
+        return self._routes[peer]
 
     # Status
 

@@ -39,6 +39,7 @@ QUEUE_OCTETS: Final = 1 << 20
 """What may wait in a socket between daemon and process, counted as the kernel counts; at least its default."""
 SOCKET_NAME: Final = "psp.sock"
 _MSG_CMSG_CLOEXEC: Final = 0x40000000
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def default_path() -> Path:
@@ -77,7 +78,7 @@ def user_of(opened: socket.socket) -> int:
 
 def encode(message: dict[str, Any]) -> bytes:
     """Return an object as a message."""
-    return json.dumps(message, separators=(",", ":")).encode()
+    return _encode(message).encode()
 
 
 def decode(message: bytes) -> dict[str, Any] | None:

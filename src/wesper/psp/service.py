@@ -34,7 +34,9 @@ class Endpoint:
         self._host, self._opened, self.flow = host, opened, flow
         self._loop = asyncio.get_running_loop()
         opened.setblocking(False)
-        self._loop.add_reader(opened, self._readable)
+        # A number, not the socket: asyncio writes an object that it does not know yet into an exception's text.
+        self._fd = opened.fileno()
+        self._loop.add_reader(self._fd, self._readable)
 
     def deliver(self, datagram: bytes) -> bool:
         """Hand a datagram on; returns whether there was room."""
@@ -55,7 +57,7 @@ class Endpoint:
         """End it.   tell: say why; else it is the process that has ended it."""
         if tell:
             self.tell({"event": "closed", **(to_json(error) if error is not None else {})})
-        self._loop.remove_reader(self._opened)
+        self._loop.remove_reader(self._fd)
         self._opened.close()
 
     def _readable(self) -> None:
@@ -90,11 +92,12 @@ class Client:
         self._backlog = 0
         opened.setblocking(False)
         local.widen(opened)
-        self._loop.add_reader(opened, self._readable)
+        self._fd = opened.fileno()
+        self._loop.add_reader(self._fd, self.readable)
 
     def close(self) -> None:
         """Let go of the process: what it listens on is free again."""
-        self._loop.remove_reader(self._opened)
+        self._loop.remove_reader(self._fd)
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
         if self._undo is not None:
@@ -121,7 +124,8 @@ class Client:
         self._waiting += 1
         self._host.join(flow, Endpoint(self._host, ours, flow))
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """Take what the process says, if there is something."""
         try:
             message = self._opened.recv(local.MAX_MESSAGE)
         except BlockingIOError:
@@ -173,13 +177,12 @@ class Client:
         port = _port(request["port"], least=1)
         if kind == "datagram":
             flow = await self._host.open_datagrams(peer, port, seconds)
-            # From here on the socket is the connection, and no client any more.
-            self._loop.remove_reader(self._opened)
             try:
                 local.send(self._opened, self._described(flow))
             except OSError:
                 self._host.close_flow(flow)
                 raise
+            # From here on the socket is the connection, whose reader takes this one's place, and no client any more.
             self._host.join(flow, Endpoint(self._host, self._opened, flow))
             self._gone(self)
             return
@@ -204,8 +207,8 @@ class Client:
     def _described(self, flow: Flow) -> dict[str, Any]:
         return {
             "ok": True,
-            "local": [str(ip_address(flow.local)), flow.local_port],
-            "peer": [str(ip_address(flow.peer)), flow.peer_port],
+            "local": [_written(flow.local), flow.local_port],
+            "peer": [_written(flow.peer), flow.peer_port],
             "identity": flow.identity,
             "version": flow.version,
             "most": flow.most,
@@ -217,6 +220,10 @@ def _address(text: Any) -> IPv4Address | IPv6Address:
         return ip_address(str(text))
     except ValueError:
         raise ConfigError(f"{text!r} is no address", key="host", expected="an address of IPv4 or IPv6") from None
+
+
+def _written(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
 def _port(given: Any, least: int) -> int:
