@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from wesper.pcap import LinkType, open_capture
 from wesper.pcap import info as info_module
-from wesper.pcap.info import WINDOW, Info, Seen, read_info
+from wesper.pcap.esp_seen import WINDOW, Seen
+from wesper.pcap.info import Info, read_info
 
 from ..engine.packets import A4, B4, icmp, ipv4, ipv6, udp
 from .crossing import SECOND, captured, sealed
@@ -66,18 +67,18 @@ def test_protocols() -> None:
     }
     info = info_of(captured(kinds.values(), LinkType.ETHERNET))
     assert info.protocols == Counter(map(str.strip, kinds))
-    assert [(seen.udp, seen.packets) for seen in info.sas.values()] == [(False, 1), (True, 1)]
+    assert [(seen.udp, seen.packets) for seen in info.sas.rows.values()] == [(False, 1), (True, 1)]
 
 
 def test_spi_of_a_packet_that_the_capture_cut() -> None:
     info = info_of(captured([sealed(ipv4())], cut=30))
-    (seen,) = info.sas.values()
+    (seen,) = info.sas.rows.values()
     assert (seen.spi, seen.packets, seen.source, seen.destination) == (0x1000, 1, "192.0.2.1", "198.51.100.2")
 
 
 def test_each_direction_is_an_entry_of_its_own() -> None:
     packets = [sealed(ipv4()), sealed(ipv4(), source=A4), sealed(ipv4(), destination=B4), sealed(ipv4(), spi=0x2000)]
-    assert len(info_of(captured(packets * 2)).sas) == 4
+    assert len(info_of(captured(packets * 2)).sas.rows) == 4
 
 
 def test_gaps_and_duplicates() -> None:
@@ -112,7 +113,7 @@ def test_counts_within_the_window(sequence: list[int]) -> None:
 def test_table_of_spis_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info_module, "MAX_SAS", 5)
     info = info_of(captured([sealed(ipv4(), spi=0x1000 + number) for number in range(9)]))
-    assert (len(info.sas), info.unlisted) == (5, 4)
+    assert (len(info.sas.rows), info.unlisted) == (5, 4)
 
 
 def test_truncated_and_empty() -> None:

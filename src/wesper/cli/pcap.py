@@ -21,6 +21,7 @@ from ..pcap import info as pcap_info
 from ..pcap.batch import Batches
 from ..pcap.decrypt import decrypt as decrypt_capture
 from ..pcap.encrypt import encrypt as encrypt_capture
+from ..pcap.esp_seen import NAMES, Seen
 from ..pcap.tally import MAX_SAS, SATally, Tally
 from . import CHECK_FAILED, IO_TROUBLE
 from .packet_input import PSPPorts, keep_inputs, psp_ports
@@ -307,11 +308,18 @@ def _print_info(console: Console, found: pcap_info.Info) -> None:
     for name, count in found.protocols.most_common():
         protocols.add_row(name, f"{count:,}")
     console.print("", interfaces, "", protocols, sep="\n")
-    if found.sas:
-        console.print("", _spi_table(found), sep="\n")
+    seen = list(found.sas.rows.values())
+    esp, kin = [row for row in seen if row.protocol == "esp"], [row for row in seen if row.protocol != "esp"]
+    if esp:
+        console.print("", _spi_table(esp), sep="\n")
+    if kin:
+        console.print("", _kin_table(kin), sep="\n")
+    if any(row.numbered for row in seen):
         console.print(
             "Numbers are the 32 bits on the wire; whether they are extended (ESN) can't be seen there.", style="dim"
         )
+    if any(not row.numbered for row in seen):
+        console.print("EESP's numbers stand where only its peers know; flows are its Session IDs.", style="dim")
     if found.psp:
         console.print("", _psp_table(found), sep="\n")
     if found.unlisted:
@@ -339,18 +347,33 @@ def _psp_table(found: pcap_info.Info) -> Table:
     return table
 
 
-def _spi_table(found: pcap_info.Info) -> Table:
+def _spi_table(rows: list[Seen]) -> Table:
     titles = ("SPI", "from", "to", "in", "packets>", "octets>", "sequence>", "missing>", "twice>", "late>", "wraps>")
     table = _plain_table(*titles)
-    for seen in found.sas.values():
-        row = seen.as_json()
-        counts = (f"{row[key]:,}" for key in ("missing", "duplicates", "late", "wraps"))
-        numbers = f"{row['first_sequence']}-{row['last_sequence']}"
-        around = "UDP" if seen.udp else "IP"
+    for seen in rows:
+        counts = f"{seen.packets:,}", f"{seen.octets:,}"
         table.add_row(
-            row["spi"], seen.source, seen.destination, around, f"{seen.packets:,}", f"{seen.octets:,}", numbers, *counts
+            f"{seen.spi:#010x}", seen.source, seen.destination, "UDP" if seen.udp else "IP", *counts, *_numbers(seen)
         )
     return table
+
+
+def _kin_table(rows: list[Seen]) -> Table:
+    titles = ("SPI", "from", "to", "protocol", "packets>", "octets>", "flows>", "sequence>", "missing>", "twice>")
+    table = _plain_table(*titles)
+    for seen in rows:
+        protocol = NAMES[seen.protocol] + (" in UDP" if seen.udp else "")
+        flows = f"{len(seen.flows):,}{'+' if seen.more_flows else ''}" if seen.flows or seen.more_flows else "-"
+        counts = f"{seen.packets:,}", f"{seen.octets:,}", flows
+        numbers = _numbers(seen)[:3] if seen.numbered else ("-", "-", "-")
+        table.add_row(f"{seen.spi:#010x}", seen.source, seen.destination, protocol, *counts, *numbers)
+    return table
+
+
+def _numbers(seen: Seen) -> tuple[str, ...]:
+    row = seen.as_json()
+    counts = (f"{row[key]:,}" for key in ("missing", "duplicates", "late", "wraps"))
+    return f"{row['first_sequence']}-{row['last_sequence']}", *counts
 
 
 def _time(stamp_ns: int) -> str:

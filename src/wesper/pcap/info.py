@@ -8,91 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..protocols import ip, udp
-from ..protocols.esp import PROTOCOL as ESP
 from ..verdict import DropReason
-from ..wire.numbers import ESP as ESP_PROTOCOL
 from ..wire.numbers import PROTOCOL_NAMES, UDP
 from ..wire.psp import PORT
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .capture import Capture
+from .esp_seen import Carried, SeenTable, look
 from .link import ip_offset, link_type_name
 from .psp_seen import SeenPSP, count_psp, psp_header
 from .record import Record
 from .tally import SCHEMA
 
 MAX_SAS = 10_000
-WINDOW = 1024
-"""How far behind the highest number a packet is still known to be there already."""
-
-_MASK = (1 << WINDOW) - 1
-_HALF = 1 << 31
-
-
-@dataclass(slots=True)
-class Seen:
-    """What one SPI between two addresses sent.
-
-    Numbers are 32 bits on the wire and counted on over their wrap: `first` and `highest` begin in the first packet's
-    half. duplicates: numbers that came twice within the window.   late: behind the window, so that they may be
-    either.   An extended number's high half is not sent, so whether there is one can't be seen.
-    """
-
-    source: str
-    destination: str
-    spi: int
-    udp: bool
-    first: int
-    highest: int
-    lowest: int
-    packets: int = 0
-    octets: int = 0
-    duplicates: int = 0
-    late: int = 0
-    _window: int = 0
-
-    def count(self, sequence: int, octets: int) -> None:
-        """Add a packet.   sequence: 32 bits."""
-        self.packets += 1
-        self.octets += octets
-        step = (sequence - self.highest + _HALF) % (1 << 32) - _HALF
-        if step > 0 or self.packets == 1:
-            self._window = ((self._window << step) | 1) & _MASK if step < WINDOW else 1
-            self.highest += step
-            return
-        if -step >= WINDOW:
-            self.late += 1
-        elif self._window >> -step & 1:
-            self.duplicates += 1
-        else:
-            self._window |= 1 << -step
-        self.lowest = min(self.lowest, self.highest + step)
-
-    @property
-    def missing(self) -> int:
-        """Numbers between the lowest and the highest that never came, as far as the window shows."""
-        return max(self.highest - self.lowest + 1 - (self.packets - self.duplicates), 0)
-
-    @property
-    def wraps(self) -> int:
-        """How often the 32 bits began anew."""
-        return (self.highest >> 32) - (self.lowest >> 32)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it with stable names."""
-        return {
-            "spi": f"{self.spi:#010x}",
-            "src": self.source,
-            "dst": self.destination,
-            "udp": self.udp,
-            "packets": self.packets,
-            "octets": self.octets,
-            "first_sequence": self.lowest % (1 << 32),
-            "last_sequence": self.highest % (1 << 32),
-            "missing": self.missing,
-            "duplicates": self.duplicates,
-            "late": self.late,
-            "wraps": self.wraps,
-        }
+_PORTS = frozenset((IPSEC_NAT_T_PORT,))
 
 
 @dataclass(slots=True)
@@ -100,7 +28,8 @@ class Info:
     """What a capture holds.   first_ns, last_ns: earliest and latest time.   cut: packets not kept whole.
 
     protocols: by name, what IP carries.   unlisted: packets of SPIs for which their table had no room.
-    psp: PSP's associations.   psp_ports: UDP destination ports that are looked at for it.
+    sas: of ESP, WESP, WESPv2 and EESP.   psp: PSP's associations.   psp_ports: UDP destination ports that are looked at
+    for it.
     """
 
     format: str = ""
@@ -114,7 +43,7 @@ class Info:
     last_ns: int | None = None
     per_interface: Counter[int] = field(default_factory=Counter)
     protocols: Counter[str] = field(default_factory=Counter)
-    sas: dict[tuple[object, ...], Seen] = field(default_factory=dict)
+    sas: SeenTable = field(default_factory=SeenTable)
     psp: dict[tuple[object, ...], SeenPSP] = field(default_factory=dict)
     psp_ports: Collection[int] = frozenset((PORT,))
     unlisted: int = 0
@@ -138,7 +67,7 @@ class Info:
             "first_ns": self.first_ns,
             "last_ns": self.last_ns,
             "protocols": dict(self.protocols.most_common()),
-            "sas": [seen.as_json() for seen in self.sas.values()],
+            "sas": [seen.as_json() for seen in self.sas.rows.values()],
             "psp": [seen.as_json() for seen in self.psp.values()],
             "unlisted": self.unlisted,
             "truncated": self.truncated or None,
@@ -192,40 +121,18 @@ def _count(info: Info, record: Record) -> None:
     if datagram.offset:
         info.protocols[f"{version} fragment"] += 1
         return
-    body = datagram.packet[datagram.upper_at :]
-    in_udp = False
     if datagram.upper == UDP:
+        body = datagram.packet[datagram.upper_at :]
         ports = udp.ports(body)
         header = psp_header(body) if ports is not None and ports[1] in info.psp_ports else None
         if header is not None:
             info.protocols[f"{version} PSP"] += 1
             info.unlisted += not count_psp(info.psp, datagram, body, header, MAX_SAS)
             return
-        if ports is not None and IPSEC_NAT_T_PORT in ports:
-            content = udp.content(body)
-            in_udp = isinstance(content, bytes) and not isinstance(ESP.locate(content), DropReason)
-            name = "ESP in UDP" if in_udp else _on_our_port(content)
-            body = content if isinstance(content, bytes) else b""
-    info.protocols[f"{version} {name}"] += 1
-    if in_udp or datagram.upper == ESP_PROTOCOL:
-        located = ESP.locate(body)
-        if not isinstance(located, DropReason):
-            _count_esp(info, datagram, located.spi, located.low or 0, len(body), in_udp)
-
-
-def _on_our_port(content: bytes | DropReason) -> str:
-    names = {DropReason.KEEPALIVE: "NAT keepalive", DropReason.NOT_FOR_US: "IKE in UDP"}
-    return names.get(content, "UDP") if isinstance(content, DropReason) else "UDP"
-
-
-def _count_esp(info: Info, datagram: ip.Datagram, spi: int, low: int, octets: int, in_udp: bool) -> None:
-    header = datagram.header
-    key = (header.source, header.destination, spi, in_udp)
-    seen = info.sas.get(key)
-    if seen is None:
-        if len(info.sas) >= MAX_SAS:
-            info.unlisted += 1
-            return
-        ends = str(ip.address(header.source)), str(ip.address(header.destination))
-        seen = info.sas[key] = Seen(*ends, spi, in_udp, low, low, low)
-    seen.count(low, octets)
+    carried = look(datagram, _PORTS)
+    if isinstance(carried, Carried):
+        info.protocols[f"{version} {carried.name}"] += 1
+        info.unlisted += not info.sas.count(datagram, carried, MAX_SAS)
+        return
+    others = {DropReason.KEEPALIVE: "NAT keepalive", DropReason.NOT_FOR_US: "IKE in UDP"}
+    info.protocols[f"{version} {others.get(carried, name) if carried is not None else name}"] += 1

@@ -105,6 +105,9 @@ class _EESP(Encapsulation):
         low = body[HEADER + header.opt_len + 4 : HEADER + header.opt_len + _NUMBER]
         return Located(header.spi, int.from_bytes(low, "big") if len(low) == 4 else None, header.session_id)
 
+    def shown_flow(self, body: bytes) -> int | None:
+        return _base(body).session_id
+
     def read(
         self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
     ) -> Arrived | DropReason:

@@ -180,6 +180,10 @@ class Encapsulation(ABC):
         low: None where the number is not among them.
         """
 
+    def shown_flow(self, body: bytes) -> int | None:
+        """Return how a packet that `locate` has read names its flow to everyone, None if it does not."""
+        return None
+
     @abstractmethod
     def read(
         self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False

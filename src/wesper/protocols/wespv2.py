@@ -111,6 +111,9 @@ class _WESPv2(Encapsulation):
             return None
         return esp.quoted(body, HEADER + (body[3] & 0x3F))
 
+    def shown_flow(self, body: bytes) -> int | None:
+        return _flow(options.walk(WESPv2.parse(body).options) or [])
+
     def read(
         self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
     ) -> Arrived | DropReason:
@@ -141,7 +144,7 @@ class _WESPv2(Encapsulation):
             inside.sequence,
             at,
             inside.iv,
-            flow=_flow(found),
+            flow=_flow(found) or 0,
             crypt_offset_octets=offset,
             option=next((replace(o, at=HEADER + o.at) for o in found if o.type >> 6 != _ACTION_SKIP), None),
         )
@@ -215,9 +218,9 @@ def _options(settings: WESPv2Format, flow: int, version: int, in_udp: bool) -> b
     return options.build(wanted, unit, rest=4 if version == 6 and not in_udp else 0)
 
 
-def _flow(found: list[Found]) -> int:
+def _flow(found: list[Found]) -> int | None:
     """Return the flow identifier: the first option, or none."""
     first = found[0] if found else None
     if first is None or first.type != FLOW_IDENTIFIER or len(first.data) not in _FLOW_SIZES:
-        return 0
+        return None
     return int.from_bytes(first.data, "big")
