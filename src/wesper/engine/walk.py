@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..protocols import PROTOCOLS, by_ip_protocol, ip, udp
+from ..protocols import PROTOCOLS, by_ip_protocol, in_udp, ip, udp
 from ..sa import Direction
 from ..verdict import DropReason
+from ..wire.layouts import LAYOUTS
 from ..wire.numbers import PROTOCOL_NAMES, UDP
 
 Outcome = Literal["passed", "dropped", "skipped"]
@@ -52,7 +53,7 @@ INBOUND: tuple[Stage, ...] = (
     Stage("ip", "do the lengths of the outer headers add up?", (DropReason.BAD_IP,), "RFC 791 §3.1, RFC 8200 §3"),
     Stage(
         "demultiplex",
-        "is it ESP, or UDP to a port of ours with ESP in it?",
+        "is it of the ESP family, or UDP to a port of ours with such a packet in it?",
         (DropReason.NOT_FOR_US, DropReason.KEEPALIVE),
         "RFC 3948 §2",
     ),
@@ -182,8 +183,11 @@ def _why(reason: DropReason) -> str:
     return f"{reason.sentence}{f', counted as {reason.counter}' if reason.counter else ', which is no error'}"
 
 
-def look(direction: Direction, packet: bytes) -> dict[str, str]:
-    """Return what a packet itself shows, by stage; nothing of it is checked.   packet: from its IP header."""
+def look(direction: Direction, packet: bytes, expected: str = "") -> dict[str, str]:
+    """Return what a packet itself shows, by stage; nothing of it is checked.
+
+    packet: from its IP header.   expected: name of the protocol that its SA has, where that is known.
+    """
     datagram = ip.parse(packet)
     if datagram is None:
         return {}
@@ -197,26 +201,34 @@ def look(direction: Direction, packet: bytes) -> dict[str, str]:
     found["demultiplex"] = upper
     if datagram.upper == UDP:
         ports = udp.ports(body)
-        content = udp.content(body)
         if ports is None:
             return found
         found["demultiplex"] = found["encapsulation"] = f"UDP, port {ports[0]} to port {ports[1]}"
-        if isinstance(content, DropReason):
+        carried = udp.carried(body)
+        if isinstance(carried, DropReason):
             return found
-        body, protocol = content, PROTOCOLS["esp"]
+        marker, body = carried
+        protocol = in_udp(marker, body)
+        if not marker and body[0] & 0x80 and expected in ("esp", "eesp"):  # either may begin with these octets
+            protocol = PROTOCOLS[expected]
     else:
-        by_number = by_ip_protocol(datagram.upper, body)
-        if by_number is None:
-            return found
-        protocol = by_number
+        # EESP's number is whatever its SA says.
+        protocol = by_ip_protocol(datagram.upper, body) or PROTOCOLS.get("eesp" if expected == "eesp" else "")
         found["encapsulation"] = "without UDP"
+    if protocol is None:
+        return found
+    if protocol.name != "esp":
+        found["demultiplex"] += f", {LAYOUTS[protocol.name].title}"
     located = protocol.locate(body)
     if not isinstance(located, DropReason):
         found["header"] = f"SPI {located.spi:#010x}"
         if located.low is not None:
             found["header"] += f", low half of the sequence number {located.low}"
-        if located.flow:
-            found["header"] += f", Session ID {located.flow}"
+        flow = protocol.shown_flow(body)
+        if protocol.name == "eesp":
+            found["header"] += f", Session ID {flow}"
+        elif flow is not None:
+            found["header"] += f", flow identifier {flow:#x}"
     return found
 
 

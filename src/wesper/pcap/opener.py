@@ -24,6 +24,7 @@ HALVES = (0, 1, -1)
 the file does.
 """
 
+_WESPS = frozenset(protocol.name for protocol in WESP_VERSIONS.values())
 _TRIES = 6
 _MAX_CHANGES = 64
 _WORTH_A_LOOK = frozenset(
@@ -33,11 +34,12 @@ _WORTH_A_LOOK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A packet's place in the world.   ports: of the UDP around it."""
+    """A packet's place in the world.   flow: Session ID, else 0.   ports: of the UDP around it."""
 
     protocol: str
     spi: int
     low: int
+    flow: int
     source: IPAddress
     destination: IPAddress
     ports: tuple[int, int] | None
@@ -69,7 +71,7 @@ class Opener:
         self._ports, self._anti_replay = set(ports), anti_replay
         # By number in an IP header; WESP's is told by its version.
         self._numbers = {ESP: "esp"} | {sa.ip_protocol: sa.protocol for sa in sas}
-        self._has_eesp = any(sa.protocol == "eesp" for sa in sas)
+        self._protocols = {sa.protocol for sa in sas}
         self._by_spi: dict[int, list[StaticSA]] = {}
         self._open_spi = [sa for sa in sas if sa.spi is None]
         for sa in sas:
@@ -93,7 +95,7 @@ class Opener:
                     by = self._by_id[ids[index]]
                     done[place] = Opened(None, results.packets[index], by.sa, by.spi, numbers[index])
                     continue
-                done[place] = Opened(REASON_BY_CODE[code])
+                done[place] = Opened(self._reason(packets[place], REASON_BY_CODE[code]))
                 worth = code in _WORTH_A_LOOK or (code == 1 and self.concerns(packets[place]))
                 if left and worth and self._learn(packets[place], REASON_BY_CODE[code], changed):
                     again.append(place)
@@ -105,18 +107,28 @@ class Opener:
     def find(self, packet: bytes) -> tuple[StaticSA, SAState | None] | None:
         """Return the SA that a packet names, and what it has lived through if it has opened any, None if there is none.
 
-        packet: from its IP header.
+        packet: from its IP header.   Of an SA with Sub SAs it is the packet's that tells its numbers.
         """
         seen = self._look(packet)
-        if seen is None:
+        if not isinstance(seen, _Seen):
             return None
         for key in ((seen.protocol, seen.spi), (seen.protocol, seen.spi, seen.source, seen.destination)):
             if key in self._installed:
                 there = self._installed[key]
-                return there.sa, self.engine.state(there.id)
+                return there.sa, self._state(there, seen.flow)
         fitting = (sa for sa in self._by_spi.get(seen.spi, []) + self._open_spi if sa.protocol == seen.protocol)
         found = next((sa for sa in fitting if sa.carries(seen.spi, seen.source, seen.destination)), None)
         return None if found is None else (found, None)
+
+    def _state(self, there: _Installed, flow: int) -> SAState | None:
+        state, terms = self.engine.state(there.id), there.sa.terms
+        if not terms.ways.has_sub_sas(terms):
+            return state
+        try:
+            sub_sa = self.engine.sub_sa_state(there.id, flow)
+        except ConfigError:  # it begins with its first packet
+            return None
+        return replace(state, sequence=sub_sa.sequence, packets=sub_sa.packets, octets=sub_sa.octets)
 
     def concerns(self, packet: bytes) -> bool:
         """Whether a packet, which need not be whole, says that it is of a protocol of ours."""
@@ -128,7 +140,8 @@ class Opener:
         protocol, at = _upper(packet)
         return protocol == UDP and at + 2 <= len(packet) and (packet[at] << 8 | packet[at + 1]) in self._ports
 
-    def _look(self, packet: bytes) -> _Seen | None:
+    def _look(self, packet: bytes) -> _Seen | DropReason | None:
+        """Return what a packet shows, or why it shows nothing; None: it is of no protocol of the file's."""
         datagram = ip.parse(packet)
         if datagram is None or datagram.fragment:
             return None
@@ -141,17 +154,27 @@ class Opener:
             if isinstance(carried, DropReason):
                 return None
             marker, body = carried
-            unmarked = "eesp" if self._has_eesp and body[0] & 0x80 else "esp"
+            unmarked = "eesp" if "eesp" in self._protocols and body[0] & 0x80 else "esp"
             name = _wesp(body) if marker else unmarked
         else:
             name = _wesp(body) if datagram.upper == WESP else self._numbers.get(datagram.upper, "")
-        if not name:
-            return None
+        if name not in self._protocols:
+            is_wesp = name in _WESPS or (not name and datagram.upper in (UDP, WESP))
+            return DropReason.BAD_VERSION if is_wesp and self._protocols & _WESPS else None
         located = PROTOCOLS[name].locate(body)
         if isinstance(located, DropReason):
-            return None
+            return located
         ends = ip.address(datagram.header.source), ip.address(datagram.header.destination)
-        return _Seen(name, located.spi, located.low or 0, *ends, ports)
+        return _Seen(name, located.spi, located.low or 0, located.flow, *ends, ports)
+
+    def _reason(self, packet: bytes, reason: DropReason) -> DropReason:
+        """Return why a packet was dropped; its protocol may have had no SA in the engine yet that would expect it."""
+        if reason not in (DropReason.NOT_FOR_US, DropReason.NO_SA):
+            return reason
+        seen = self._look(packet)
+        if seen is None:
+            return reason
+        return seen if isinstance(seen, DropReason) else DropReason.NO_SA
 
     def _learn(self, packet: bytes, reason: DropReason, changed: set[tuple[object, ...]]) -> bool:
         """Put in, or put right, the SA that this packet shows.   Returns whether another try is worth it.
@@ -159,7 +182,7 @@ class Opener:
         changed: SAs put right in this round already; the packets after the first just try again.
         """
         seen = self._look(packet)
-        if seen is None:
+        if not isinstance(seen, _Seen):
             return False
         candidates = self._by_spi.get(seen.spi, []) + self._open_spi
         several = len(candidates) > 1
@@ -190,7 +213,8 @@ class Opener:
         if reason is DropReason.BAD_INNER:
             return there.sa.mode is None and there.mode is Mode.TUNNEL
         if reason is DropReason.AUTH:
-            return there.sa.esn and not self.engine.state(there.id).packets
+            half_is_sent = PROTOCOLS[there.sa.protocol].whole_numbers
+            return there.sa.esn and not half_is_sent and not self.engine.state(there.id).packets
         return reason is DropReason.ENCAP_MISMATCH and there.sa.encapsulation is Encapsulated.AS_SEEN
 
     def _put(

@@ -55,8 +55,8 @@ class Tracer:
         """Trace a packet from the unprotected side.   packet: from its IP header, reassembled."""
         if self._psp_opener.concerns(packet):
             return self._psp_inbound(packet)
-        found = look(Direction.IN, packet)
         before = self._opener.find(packet)
+        found = look(Direction.IN, packet, "" if before is None else before[0].protocol)
         if before is not None:
             sa, state = before
             found["sa"] = _named(sa)
@@ -65,7 +65,9 @@ class Tracer:
         (opened,) = self._opener.open([packet])
         if opened.reason is None and isinstance(opened.sa, StaticSA):
             so_far = f"; {found['replay']}" if "replay" in found else ""
-            found["replay"] = f"number {opened.sequence}{so_far}"
+            terms = opened.sa.terms
+            numbered = terms.ways.sends_numbers(terms)
+            found["replay"] = f"number {opened.sequence}{so_far}" if numbered else "there are no numbers"
             found["icv"] = f"{opened.sa.cipher.icv_octets} octets, and they fit"
             found["mode"] = f"{_mode(opened.sa)}: {look(Direction.OUT, opened.packet).get('ip', 'no IP packet')}"
         steps = walk(Direction.IN, opened.reason, found)
@@ -132,7 +134,9 @@ def _also(step: Step, found: dict[str, str]) -> Step:
 
 
 def _named(sa: StaticSA) -> str:
-    return f"{sa.title}, {sa.suite}, ESN {'on' if sa.esn else 'off'}"
+    terms = sa.terms
+    numbers = "" if terms.ways.whole_numbers else f", ESN {'on' if sa.esn else 'off'}"
+    return f"{sa.title}, {sa.suite}{numbers}"
 
 
 def _mode(sa: StaticSA) -> str:

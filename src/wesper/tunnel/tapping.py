@@ -122,7 +122,7 @@ def walk_of(seen: Tapped, names: Mapping[int, str], protocol: str = "esp") -> li
         return None
     direction = Direction(seen.direction)
     is_psp = protocol == "psp"
-    found = psp_walk.look(direction, seen.packet) if is_psp else esp_walk.look(direction, seen.packet)
+    found = psp_walk.look(direction, seen.packet) if is_psp else esp_walk.look(direction, seen.packet, protocol)
     spi = found.get("key" if is_psp else "header", "").partition("SPI ")[2][:10]
     if spi and int(spi, 16) in names:
         found["association" if is_psp else "sa"] = names[int(spi, 16)]
