@@ -7,7 +7,10 @@ from struct import pack, unpack_from
 
 import pytest
 
-from wesper.protocols.icmp import packet_too_big, prohibited
+from wesper.engine import EventKind, Options, open_engine
+from wesper.protocols.icmp import packet_too_big, prohibited, unknown_option
+from wesper.sa import SA, Direction, Option, Outer, Profile, UDPEncapsulation, WESPv2Format
+from wesper.verdict import Delivered, Dropped, DropReason
 
 HERE4, HERE6 = IPv4Address("192.0.2.9"), IPv6Address("2001:db8::9")
 SENDER4, SENDER6 = IPv4Address("10.1.0.1"), IPv6Address("fd00::1")
@@ -114,3 +117,97 @@ def test_multicast_over_ipv6() -> None:
     packet = ipv6(17, bytes(1500), destination="ff0e::1")
     assert packet_too_big(packet, 1400, HERE6) is not None
     assert prohibited(packet, HERE6) is None
+
+
+# RFC 8200 §4.2: what the two highest bits of a type ask for.
+SKIP, DROP, ALWAYS, NOT_FOR_GROUPS = 0x1C, 0x5C, 0x9C, 0xDC
+
+
+def with_option(kind: int, version: int, destination: str = "") -> tuple[bytes, int]:
+    """Return a packet with an option somewhere, and where."""
+    body = bytes((59, 20, 0, 0x44, kind, 2, 1, 2)) + bytes(40)
+    if version == 4:
+        return ipv4(141, body, destination=destination or "10.2.0.2"), 24
+    return ipv6(141, body, destination=destination or "fd00::2"), 44
+
+
+def test_unknown_option_over_ipv4() -> None:
+    """Type 12, code 0, the pointer in the first of four octets (RFC 792)."""
+    packet, pointer = with_option(ALWAYS, 4)
+    error = unknown_option(packet, pointer, HERE4)
+    assert error is not None
+    assert error[12:20] == HERE4.packed + SENDER4.packed
+    assert unpack_from(">BB2xBBH", error, 20) == (12, 0, 24, 0, 0)
+    assert error[28:] == packet
+    assert sum16(error[:20]) == sum16(error[20:]) == 0xFFFF
+
+
+def test_unknown_option_over_ipv6() -> None:
+    """Type 4, code 2, the pointer in all four octets (RFC 4443 §3.4)."""
+    packet, pointer = with_option(NOT_FOR_GROUPS, 6)
+    error = unknown_option(packet, pointer, HERE6)
+    assert error is not None
+    assert error[8:40] == HERE6.packed + SENDER6.packed
+    assert unpack_from(">BB2xI", error, 40) == (4, 2, 44)
+    assert error[48:] == packet
+    assert sum16(error[8:40] + pack(">II", len(error) - 40, 58) + error[40:]) == 0xFFFF
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "destination", "answered"),
+    [
+        (SKIP, 6, "", False),
+        (DROP, 6, "", False),
+        (SKIP, 4, "", False),
+        (DROP, 4, "", False),
+        (ALWAYS, 6, "ff0e::1", True),
+        (NOT_FOR_GROUPS, 6, "ff0e::1", False),
+        (ALWAYS, 4, "224.0.0.9", False),
+        (NOT_FOR_GROUPS, 4, "224.0.0.9", False),
+    ],
+)
+def test_who_is_told_of_an_unknown_option(kind: int, version: int, destination: str, answered: bool) -> None:
+    packet, pointer = with_option(kind, version, destination)
+    assert (unknown_option(packet, pointer, HERE4 if version == 4 else HERE6) is not None) is answered
+
+
+@pytest.mark.parametrize("pointer", [-1, 1 << 16, 300])
+def test_a_pointer_that_cannot_be(pointer: int) -> None:
+    long = ipv4(141, bytes((ALWAYS,)) * 400)
+    assert unknown_option(long, pointer, HERE4) is None
+    assert unknown_option(b"", 0, HERE4) is None
+
+
+@pytest.mark.parametrize("engine", ["reference", pytest.param("native", marks=pytest.mark.needs_native)])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("udp", [False, True])
+def test_what_an_engine_tells_becomes_the_message(engine: str, version: int, udp: bool) -> None:
+    """The event's pointer is the message's; a packet that is not authentic causes neither."""
+    here, there = (SENDER4, IPv4Address("10.2.0.2")) if version == 4 else (SENDER6, IPv6Address("fd00::2"))
+    around = UDPEncapsulation() if udp else None
+    sends = WESPv2Format(options=(Option(0x1C, b"\0"), Option(ALWAYS, b"\1\2")))
+    keys = {"spi": 0x2000, "key": bytes(16), "salt": bytes(4)}
+    sender, receiver = open_engine("reference"), open_engine(engine, Options(events=8))
+    out = Profile("aes-gcm-16", outer=Outer(here, there), encapsulation=around, protocol="wespv2", format=sends)
+    back = Profile("aes-gcm-16", outer=Outer(there, here), encapsulation=around, protocol="wespv2")
+    sa = sender.install(SA(out, Direction.OUT, **keys))
+    receiver.install(SA(back, Direction.IN, **keys))
+    sent = sender.encapsulate(sa, ipv4(17, bytes(8)), 0)
+    assert isinstance(sent, Delivered)
+    forged = receiver.decapsulate(sent.packet[:-1] + bytes((sent.packet[-1] ^ 1,)), 0)
+    assert isinstance(forged, Dropped)
+    assert forged.reason is DropReason.AUTH
+    assert receiver.next_event() is None
+    verdict = receiver.decapsulate(sent.packet, 0)
+    assert isinstance(verdict, Dropped)
+    assert verdict.reason is DropReason.UNKNOWN_OPTION
+    event = receiver.next_event()
+    assert event is not None
+    assert (event.kind, event.source) == (EventKind.UNKNOWN_OPTION, here.packed)
+    assert sent.packet[event.pointer] == ALWAYS
+    error = unknown_option(sent.packet, event.pointer, HERE4 if version == 4 else HERE6)
+    assert error is not None
+    at = 20 if version == 4 else 40
+    assert error[at : at + 2] == (b"\x0c\0" if version == 4 else b"\4\2")
+    assert (error[at + 4] if version == 4 else error[at + 7]) == event.pointer
+    assert error[at + 8 :] == sent.packet

@@ -11,9 +11,9 @@ from wesper.keying import load_keys
 from wesper.lab import pair
 from wesper.pcap import open_capture
 from wesper.pcap.dissect import Keyring, dissect
-from wesper.sa import EESPFormat, FlowPolicy, WESPv2Format
+from wesper.sa import CryptOffset, EESPFormat, Exposure, FlowPolicy, Option, WESPv2Format
 
-from .ends import await_ping, ending, ping, two_ends
+from .ends import await_ping, ending, eventually, ping, two_ends
 from .test_live import ENGINES
 from .test_watch import run, start
 
@@ -60,3 +60,24 @@ def test_trace_and_capture(name: str, engine: str, tmp_path: Path) -> None:
     assert len(shown) >= 4
     assert {each.problem for each in shown} == {""}
     assert sum(each.layer("icmp") is not None for each in shown) == 4
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_a_peer_does_not_keep_to_is_told(engine: str, tmp_path: Path) -> None:
+    """An option that asks for an answer, and more in clear than the other end has announced."""
+    asking = WESPv2Format(options=(Option(0x9C, b"\1\2"),))
+    showing = EESPFormat(crypt_offset=CryptOffset(Exposure.L3), max_crypt_offset_octets=40)
+    for format, event, reason in (
+        (asking, "unknown_option", "UNKNOWN_OPTION"),
+        (showing, "broken_agreement", "BAD_CRYPT_OFFSET"),
+    ):
+        with pair() as lab:
+            left, right = two_ends(tmp_path / event, *lab, engine, protocol=format.protocol, format=format)
+            text = right.path.read_text()
+            right.path.write_text(text.replace("max_crypt_offset_octets = 40", "max_crypt_offset_octets = 8"))
+            with ending(left, right):
+                left.up()
+                right.up()
+                assert ping(left, right.inner, 3, timeout=0.2) == 0
+                eventually(lambda right=right, event=event: right.status()["events"].get(event))
+                assert right.status()["drops"][reason] >= 1

@@ -1,6 +1,7 @@
 """ICMP and ICMPv6 errors about packet size and policy: made for the protected side, read from the other.
 
-Source: RFC 792, RFC 1191 §4, RFC 1812 §4.3.2, RFC 4443 §3.1, §3.2, RFC 4301 §5.1.1 and §8.2.
+One is made for the other side: about an option of WESPv2 that asks for it.
+Source: RFC 792, RFC 1191 §4, RFC 1812 §4.3.2, RFC 4443 §3.1, §3.2, §3.4, RFC 4301 §5.1.1 and §8.2.
 """
 
 from __future__ import annotations
@@ -36,6 +37,23 @@ def prohibited(packet: bytes, source: IPAddress) -> bytes | None:
     if packet[:1] >= b"\x60" and packet[24:25] == b"\xff":
         return None  # RFC 4443 §2.4 (e.3): of packets to a group only their size may be told
     return _error(packet, source, (3, 13, 0), (1, 1, 0))
+
+
+def unknown_option(packet: bytes, pointer: int, source: IPAddress) -> bytes | None:
+    """Return the ICMP error about an option whose type asks for it, None if its sender must not get one.
+
+    packet: as it came from the unprotected side, and has proven authentic: nobody else is told what is known here.
+    pointer: octets from the outer IP header to the option's type, as the event UNKNOWN_OPTION has it.
+    source: address of this host that speaks, of packet's IP version.   How often is the caller's to limit.
+    Source: draft-klassert-ipsecme-wespv2-01 §2.2.2, RFC 4443 §3.4 (type 4, code 2), RFC 792 (type 12, code 0).
+    """
+    action = packet[pointer] >> 6 if 0 <= pointer < len(packet) else 0
+    six = packet[:1] >= b"\x60"
+    to_group = packet[24:25] == b"\xff" if six else packet[16:17] >= b"\xe0"
+    # 10 also answers what went to a group (RFC 4443 §2.4 (e.3)), but not over IPv4 (RFC 1812 §4.3.2.7).
+    if action not in (2, 3) or (action == 3 and to_group) or (not six and pointer > 0xFF):
+        return None
+    return _error(packet, source, (12, 0, pointer << 24), (4, 2, pointer))
 
 
 def _error(packet: bytes, source: IPAddress, v4: tuple[int, int, int], v6: tuple[int, int, int]) -> bytes | None:

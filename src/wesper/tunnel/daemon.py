@@ -370,6 +370,10 @@ class Daemon:
                     self.events.tell("mtu_changed", **about, mtu=event.mtu)
                 case EventKind.RESYNCHRONISED:
                     self.events.tell("resynchronised", **about)
+                case EventKind.UNKNOWN_OPTION:
+                    self._tell_rarely("unknown_option", now, **about, pointer=event.pointer)
+                case EventKind.TEAR_DOWN if event.reason is not None:
+                    self._tell_rarely("broken_agreement", now, **about, reason=event.reason.verdict)
         lost = self.engine.lost_events
         if lost > self._told.get("events", 0):
             self.events.tell("events_lost", number=lost - self._told.get("events", 0))

@@ -31,6 +31,8 @@ EVENTS: Final = {
     "mtu_changed": "the path's MTU was learnt, or has aged",
     "ecn_alarm": "an ECN combination that no known ingress makes",
     "resynchronised": "the high half of the sequence number was found again",
+    "unknown_option": "an authentic packet has an option that is not known here, and asks for an ICMP message",
+    "broken_agreement": "an authentic packet shows more in clear than was agreed on: its SA should go",
     "lost": "packets were dropped, by name, since this was told last",
     "state_not_saved": "the state can't be written; numbers that are reserved already last a while",
     "state_saved": "the state can be written again",
