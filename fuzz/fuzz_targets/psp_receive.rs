@@ -7,8 +7,10 @@
 use libfuzzer_sys::fuzz_target;
 use wesper_core::aead::Provider;
 use wesper_core::ip;
+use wesper_core::profile::Lifetime;
 use wesper_core::psp::engine::Options;
-use wesper_core::psp::{Engine, Output, PORT, Version};
+use wesper_core::psp::gateway::{Gateway, GatewayProfile};
+use wesper_core::psp::{Engine, Mode, Opened, Output, PORT, Profile, Version};
 use wesper_core::verdict::DropReason;
 
 /// IP and UDP around a PSP packet.
@@ -38,15 +40,62 @@ fn authentic(engine: &Engine, bits: [u8; 6], rest: &[u8]) -> Option<Vec<u8>> {
     (sealed.len() < 60_000).then(|| in_udp(&sealed, family & 1 == 1))
 }
 
+/// A gateway opens where the packet lies, and comes to the same; what is for none of its associations it keeps.
+fn in_place(options: &Options, engine: &Engine, packet: &[u8], opened: &Result<Opened, DropReason>, inner: &[u8]) {
+    let gateway = Gateway::new(options, 4);
+    for (slot, key) in [5, 6].into_iter().enumerate() {
+        gateway.receiver().set_device_key(slot, Some(&[key; 32]));
+    }
+    let decapsulate = |gateway: &Gateway| {
+        let mut buf = packet.to_vec();
+        let found = gateway.receiver().decapsulate(&mut buf, 0, packet.len());
+        found.map(|found| buf[found.start..found.start + found.len].to_vec())
+    };
+    let refused = match opened {
+        Err(reason) => *reason,
+        Ok(opened) => opened.reason.unwrap_or(DropReason::PspNoDeviceKey),
+    };
+    assert_eq!(decapsulate(&gateway), Err(refused));
+    let Ok(opened) = opened else { return };
+    let Some(version) = Version::of(opened.flags >> 2 & 15).filter(|_| opened.reason.is_none()) else { return };
+    let mut delivered_by = 0;
+    for mode in [Mode::Transport, Mode::TunnelCopied] {
+        let cookie = (opened.flags & 2 != 0).then_some(opened.cookie);
+        let profile = GatewayProfile {
+            look: Profile { mode, version, cookie, ..Profile::default() },
+            local: [192, 0, 2, 1].into(),
+            remote: [192, 0, 2, 2].into(),
+            selectors: Vec::new(),
+            soft: Lifetime::default(),
+            hard: Lifetime::default(),
+        };
+        let key = engine.derive(opened.spi, version).expect("it has just been derived");
+        let key = &key[..version.key_octets()];
+        gateway.receiver().install(&profile, opened.spi, key, 0).expect("a fine association");
+        match decapsulate(&gateway) {
+            Ok(delivered) => {
+                assert_eq!(delivered, inner);
+                delivered_by += 1;
+            }
+            Err(reason) => assert_eq!(reason, DropReason::SelectorMismatch),
+        }
+        let state = gateway.receiver().state(opened.spi.into()).expect("it is there");
+        assert_eq!((state.packets, state.sequence), (1, opened.iv));
+        assert!(gateway.receiver().remove(opened.spi.into()));
+    }
+    assert_eq!(delivered_by, 1, "a packet is of one mode");
+}
+
 fuzz_target!(|data: &[u8]| {
     let [how, data @ ..] = data else { return };
-    let engine = Engine::new(Options {
+    let options = Options {
         port: PORT,
         versions: 15,
         verify_checksum: how & 2 == 0,
         hash_key: [1; 16],
         provider: Provider::default(),
-    });
+    };
+    let engine = Engine::new(options.clone());
     engine.set_device_key(0, Some(&[5; 32]));
     engine.set_device_key(1, Some(&[6; 32]));
     let packet = match data {
@@ -61,6 +110,7 @@ fuzz_target!(|data: &[u8]| {
     let batch = engine.decapsulate_many(Vec::new(), &packet, &[0, packet.len() as u64]);
     let inner = inner.data();
     assert_eq!(batch.output.data(), inner, "a batch gives the same octets");
+    in_place(&options, &engine, &packet, &opened, inner);
     match opened {
         Ok(opened) => {
             let reason = opened.reason;

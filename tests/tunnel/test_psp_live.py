@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import socket
 import struct
@@ -16,11 +17,14 @@ from wesper.cli.watch import keys, metrics
 from wesper.errors import ConfigError
 from wesper.keying import load_psp_keys
 from wesper.lab import pair
+from wesper.pcap import open_capture
+from wesper.pcap.psp_opener import PSPOpener
 from wesper.protocols import ip
 from wesper.tunnel.psp_settings import PSPSettings
 
-from .ends import Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
+from .ends import PATIENCE_S, Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
 from .test_live import ENGINES, network_of, tcp
+from .test_watch import start
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 COOKIE = bytes.fromhex("00000000cafe0007")
@@ -220,3 +224,46 @@ def test_what_those_who_look_see(tmp_path: Path, capsys: pytest.CaptureFixture[s
             assert 'wesper_psp_total{name="left",counter="rx_auth_fail"} 0' in told
             assert 'reason="PSP_AUTH"' in told
             assert 'reason="REPLAY"' not in told
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_packets_are_traced_captured_and_opened_with_the_keys(
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, engine, psp=PSPSettings(cookie=COOKIE))
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            path, found = tmp_path / "seen.pcapng", tmp_path / "psp.toml"
+            run = left.sock.parent
+            capturing = start(left, "capture", "left", "-o", str(path), "--count", "24")
+            assert ping(left, right.inner, 6) == 6
+            capturing.communicate(timeout=PATIENCE_S)
+            assert keys("left", output=str(found), run_dir=run) == 0
+            opener = PSPOpener(load_psp_keys(found))
+            with open_capture(path) as seen:
+                records = [record.data for record in seen]
+            outer = [each for each in records if opener.concerns(each)]
+            opened = {each.packet for each in opener.open(outer) if each.reason is None}
+            assert len(outer) >= 10
+            assert len(opened & set(records)) >= 10
+            tracing = start(left, "trace", "--live", "left", "--json", "--count", "8")
+            assert ping(left, right.inner, 6) == 6
+            told = json.loads(tracing.communicate(timeout=PATIENCE_S)[0])["packets"]
+            stages = {step["stage"] for each in told for step in each["steps"]}
+            assert {"policy", "icv", "association"} <= stages
+
+
+def test_a_packet_without_a_udp_checksum_is_taken(tmp_path: Path) -> None:
+    for version, level, option in ((4, socket.SOL_SOCKET, 11), (6, socket.IPPROTO_UDP, 101)):  # UDP_NO_CHECK6_TX
+        with pair() as lab:
+            a, b = lab
+            left, right = two_ends(tmp_path / str(version), a, b, psp=True, version=version)
+            with ending(left), a.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as bare:
+                bare.setsockopt(level, option, 1)
+                right.up()
+                with ending(right):
+                    bare.sendto(b"no PSP", (b.interfaces[0].address(version), 1000))
+                    eventually(lambda: right.status()["drops"].get("PSP_TRUNCATED"))  # noqa: B023
