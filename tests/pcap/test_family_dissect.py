@@ -143,6 +143,28 @@ def test_another_key_gives_one_line(vector: dict[str, Any], protocol: str) -> No
     assert whole(other)
 
 
+@pytest.mark.parametrize(("vector", "protocol"), CASES, ids=named)
+def test_without_a_key_no_octet_is_left_out(vector: dict[str, Any], protocol: str) -> None:
+    found = dissect(protected(vector))
+    if "the packet ends in" not in found.problem:
+        assert whole(found)
+    assert not any(layer.decrypted for layer in found.layers)
+    for words in range(64):  # Payload Offset and crypt offset as they may be, authentic or not
+        packet = bytearray(protected(vector))
+        place = packet.find(b"\x02\x02", 20)
+        if protocol == "eesp" and vector["name"].startswith("crypt-offset") and place > 0:
+            packet[place + 2 : place + 4] = (words << 10 | (words % 9) << 4).to_bytes(2, "big")
+            assert whole(dissect(bytes(packet)))
+
+
+def test_a_changed_packet_still_shows_what_is_in_clear() -> None:
+    vector = next(vector for vector, _ in CASES if vector["name"] == "err-auth-clear")
+    found = dissect(protected(vector), keys=Keyring([sa_of(vector, "wespv2")]))
+    assert found.problem.startswith("esp.icv does not fit")
+    assert "Internet Protocol version 4, its part in clear" in [layer.title for layer in found.layers]
+    assert found.layers[-1].title == "Encrypted"
+
+
 @pytest.mark.parametrize("around", ["none", "udp"])
 @pytest.mark.parametrize(
     ("suite", "encrypts"),

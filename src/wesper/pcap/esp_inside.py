@@ -34,8 +34,6 @@ _ICV: Final = _octets("icv", "icv", "RFC 4303 §2.8", "integrity check value")
 _TFC: Final = _octets("tfc_padding", "tfc_pad", "RFC 4303 §2.7", "behind the inner packet")
 _ZEROS: Final = _octets("padding", "pad", f"{DRAFT} §2.6", "zeros")
 _EESP_ICV: Final = _octets("icv", "icv", f"{DRAFT} §2.7", "integrity check value")
-
-
 _SOURCES: Final = {"esp": "RFC 4303 §2.3", "wesp": "RFC 4303 §2.3", "wespv2": wespv2.DRAFT, "eesp": DRAFT}
 
 
@@ -115,7 +113,7 @@ class ESPInside:
             for layer in heads:
                 noted(layer, "spi", sa.title if sa.name else sa.suite)
             if not self._with_key(keys, sa, heads, at, end, header, in_udp=in_udp):
-                walk.rest(payload_at, end, _SOURCES[name], title="Encrypted")
+                self._without_key(LAYOUTS[name], known, at, payload_at, end, header)
 
     def _with_key(
         self, keys: Keyring, sa: StaticSA, heads: list[Layer], at: int, end: int, header: Layer, *, in_udp: bool
@@ -217,9 +215,10 @@ class ESPInside:
                 clear = min(max(start + layout.clear(known), at), end)
         if layout.name == "wespv2":
             walk.in_clear(known.next_header, at, clear, header)
+            at = clear
         elif layout.name == "eesp" and clear > at:
             at = self._eesp_in_clear(start + 4 * known.payload_offset_words, at, clear, header)
-        walk.rest(max(clear, at), end, _SOURCES[layout.name], title="Encrypted")
+        walk.rest(at, end, _SOURCES[layout.name], title="Encrypted")
 
     def _eesp_in_clear(self, payload_at: int, at: int, clear: int, header: Layer) -> int:
         """Show what the Crypt Offset option leaves in clear.   Returns where that ends."""
@@ -227,10 +226,11 @@ class ESPInside:
         if not at <= payload_at <= clear:
             return at
         walk.rest(at, payload_at, f"{DRAFT} §2.3.2", title="Initialization vector")
-        if payload_at + PayloadInfo.SIZE <= clear:
-            info = walk.read(PayloadInfo, payload_at, clear)
-            if info is not None:
-                walk.in_clear(info.value("next_header"), payload_at + PayloadInfo.SIZE, clear, header)
+        if payload_at + PayloadInfo.SIZE > clear:
+            return payload_at
+        info = walk.read(PayloadInfo, payload_at, clear)
+        if info is not None:
+            walk.in_clear(info.value("next_header"), payload_at + PayloadInfo.SIZE, clear, header)
         return clear
 
     def _content(self, next_header: int, at: int, end: int, header: Layer, dummy: str) -> int:

@@ -241,6 +241,9 @@ class Walk:
         for layer in part.result.layers:
             layer.title += ", its part in clear"
         self.result.layers += part.result.layers
+        # A field that is cut is no field.
+        shown = max((value.bit + value.bits for layer in part.result.layers for value in layer.values), default=8 * at)
+        self.rest((shown + 7) // 8, end, "", title="Part of a field in clear")
 
     def tunnelled(self, next_header: int, at: int, end: int, header: Layer) -> int:
         """Read what a Next Header names, and return where it ends: an inner IP packet tells its length itself."""
