@@ -73,6 +73,25 @@ def test_what_is_encrypted_is_decrypted(engine: str, protocol: str, text: str, a
     assert [record.data for record in opened.records if record.data not in sent] == PACKETS
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("protocol", "text", "said"),
+    [
+        ("wesp", "", "sequence {}"),
+        ("wespv2", "", "sequence {}"),
+        ("wespv2", "[sa.wespv2]\nflow_identifier = 258", "flow identifier 0x102, sequence {}"),
+        ("eesp", "[sa.eesp]\nsession = 7", "Session ID 7, sequence {}"),
+    ],
+)
+def test_comments_name_the_flow(engine: str, protocol: str, text: str, said: str) -> None:
+    """Numbers of Sub SAs are told apart by it."""
+    sas = read_toml(keys(protocol, text, "udp"), "keys.toml")
+    sent = [record.data for record in encrypted(captured(PACKETS), sas, engine).records]
+    opened = decrypted(captured(sent), sas, engine)
+    comments = [dict(record.options)[1].decode() for record in opened.records if record.data in PACKETS]
+    assert comments == [f"wesper: SPI 0x00003000, {said.format(number)}" for number in (1, 2, 3)]
+
+
 def family(name: str) -> list[dict[str, Any]]:
     return [v for v in json.loads((VECTORS / f"{name}.json").read_text())["vectors"] if v["direction"] == "both"]
 

@@ -61,6 +61,7 @@ class Results:
 
     packets: what came out; of length 0 where dropped.   codes: (n,) uint8: 0 delivered, else DropReason.code.
     sas: (n,) uint64: the SA that did the work.   sequences: (n,) uint64; both 0 where dropped.
+    A flow's name is in the protected packet for everyone to read (`Encapsulation.shown_flow`), and not among these.
     """
 
     packets: Packets

@@ -149,5 +149,5 @@ class _Run:
 
 def _number(opened: Opened) -> str:
     if not isinstance(opened.sa, PSPAssociation | PSPDevice):
-        return f"sequence {opened.sequence}"
+        return f"{opened.flow}{', ' if opened.flow else ''}sequence {opened.sequence}"
     return f"{opened.suite}, IV {opened.sequence:#018x}{', sampled' if opened.sampled else ''}"

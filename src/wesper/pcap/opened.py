@@ -17,6 +17,7 @@ class Opened:
 
     reason: None if it was opened; then packet is the inner one and sa, spi, sequence say by whom.
     sequence: PSP's is the IV.   suite: PSP's version, of authentic packets.   sampled: PSP's S bit.
+    flow: EESP's Session ID, without which a Sub SA's number says little, or WESPv2's flow identifier, as people say it.
     """
 
     reason: DropReason | None
@@ -26,3 +27,4 @@ class Opened:
     sequence: int = 0
     suite: str = ""
     sampled: bool = False
+    flow: str = ""

@@ -25,6 +25,7 @@ the file does.
 """
 
 _WESPS = frozenset(protocol.name for protocol in WESP_VERSIONS.values())
+_WITH_FLOWS = frozenset(("wespv2", "eesp"))
 _TRIES = 6
 _MAX_CHANGES = 64
 _WORTH_A_LOOK = frozenset(
@@ -34,12 +35,12 @@ _WORTH_A_LOOK = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A packet's place in the world.   flow: Session ID, else 0.   ports: of the UDP around it."""
+    """A packet's place in the world.   flow: as it is shown, None: it is not.   ports: of the UDP around it."""
 
     protocol: str
     spi: int
     low: int
-    flow: int
+    flow: int | None
     source: IPAddress
     destination: IPAddress
     ports: tuple[int, int] | None
@@ -93,7 +94,8 @@ class Opener:
             for index, (place, code) in enumerate(zip(todo, codes, strict=True)):
                 if code == 0:
                     by = self._by_id[ids[index]]
-                    done[place] = Opened(None, results.packets[index], by.sa, by.spi, numbers[index])
+                    flow = self._flow(packets[place]) if by.sa.protocol in _WITH_FLOWS else ""
+                    done[place] = Opened(None, results.packets[index], by.sa, by.spi, numbers[index], flow=flow)
                     continue
                 done[place] = Opened(self._reason(packets[place], REASON_BY_CODE[code]))
                 worth = code in _WORTH_A_LOOK or (code == 1 and self.concerns(packets[place]))
@@ -115,10 +117,17 @@ class Opener:
         for key in ((seen.protocol, seen.spi), (seen.protocol, seen.spi, seen.source, seen.destination)):
             if key in self._installed:
                 there = self._installed[key]
-                return there.sa, self._state(there, seen.flow)
+                return there.sa, self._state(there, seen.flow or 0)
         fitting = (sa for sa in self._by_spi.get(seen.spi, []) + self._open_spi if sa.protocol == seen.protocol)
         found = next((sa for sa in fitting if sa.carries(seen.spi, seen.source, seen.destination)), None)
         return None if found is None else (found, None)
+
+    def _flow(self, packet: bytes) -> str:
+        """Return how a packet names its flow, for people."""
+        seen = self._look(packet)
+        if not isinstance(seen, _Seen) or seen.flow is None:
+            return ""
+        return f"Session ID {seen.flow}" if seen.protocol == "eesp" else f"flow identifier {seen.flow:#x}"
 
     def _state(self, there: _Installed, flow: int) -> SAState | None:
         state, terms = self.engine.state(there.id), there.sa.terms
@@ -165,7 +174,7 @@ class Opener:
         if isinstance(located, DropReason):
             return located
         ends = ip.address(datagram.header.source), ip.address(datagram.header.destination)
-        return _Seen(name, located.spi, located.low or 0, located.flow, *ends, ports)
+        return _Seen(name, located.spi, located.low or 0, PROTOCOLS[name].shown_flow(body), *ends, ports)
 
     def _reason(self, packet: bytes, reason: DropReason) -> DropReason:
         """Return why a packet was dropped; its protocol may have had no SA in the engine yet that would expect it."""
