@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from wesper.keying.toml_file import read_toml
 from wesper.pcap.dissect import dissect
+from wesper.pcap.opener import Opener
 from wesper.vectors.ip_packets import ip_packet
 
 from .crossing import captured, decrypted, encrypted
+from .family import protected, sa_of, vectors
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 HERE, THERE = ip_address("192.0.2.10"), ip_address("198.51.100.20")
@@ -90,6 +92,20 @@ def test_comments_name_the_flow(engine: str, protocol: str, text: str, said: str
     opened = decrypted(captured(sent), sas, engine)
     comments = [dict(record.options)[1].decode() for record in opened.records if record.data in PACKETS]
     assert comments == [f"wesper: SPI 0x00003000, {said.format(number)}" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_flows_of_all_vectors(engine: str) -> None:
+    for protocol in ("wespv2", "eesp"):
+        for vector in vectors(protocol):
+            if vector["expect"] != "ok" or vector["params"]["mode"] == "iptfs" or not vector["plaintext_packet_hex"]:
+                continue
+            (opened,) = Opener([sa_of(vector, protocol)], engine).open([protected(vector)])
+            assert opened.packet.hex() == vector["plaintext_packet_hex"]
+            first = (vector["params"]["options"] or [{}])[0]
+            named = first.get("type") == 27
+            flow = f"flow identifier {int(first['data_hex'], 16):#x}" if protocol == "wespv2" and named else ""
+            assert opened.flow == (flow if protocol == "wespv2" else f"Session ID {vector['params']['session_id']}")
 
 
 def family(name: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from ..protocols import PROTOCOLS, WESP_VERSIONS, ip, udp
 from ..protocols.ip import IPAddress
 from ..sa import Mode, SAState
 from ..verdict import REASON_BY_CODE, DropReason
-from ..wire.numbers import ESP, UDP, WESP
+from ..wire.numbers import DESTINATION_OPTIONS, ESP, FRAGMENT, HOP_BY_HOP, ROUTING, UDP, WESP
 from ..wire.udp import IPSEC_NAT_T_PORT
 from .opened import Opened
 
@@ -25,6 +25,7 @@ the file does.
 """
 
 _WESPS = frozenset(protocol.name for protocol in WESP_VERSIONS.values())
+_EXTENSIONS = frozenset((HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS))
 _WITH_FLOWS = frozenset(("wespv2", "eesp"))
 _TRIES = 6
 _MAX_CHANGES = 64
@@ -94,7 +95,7 @@ class Opener:
             for index, (place, code) in enumerate(zip(todo, codes, strict=True)):
                 if code == 0:
                     by = self._by_id[ids[index]]
-                    flow = self._flow(packets[place]) if by.sa.protocol in _WITH_FLOWS else ""
+                    flow = _flow(by.sa.protocol, packets[place]) if by.sa.protocol in _WITH_FLOWS else ""
                     done[place] = Opened(None, results.packets[index], by.sa, by.spi, numbers[index], flow=flow)
                     continue
                 done[place] = Opened(self._reason(packets[place], REASON_BY_CODE[code]))
@@ -121,13 +122,6 @@ class Opener:
         fitting = (sa for sa in self._by_spi.get(seen.spi, []) + self._open_spi if sa.protocol == seen.protocol)
         found = next((sa for sa in fitting if sa.carries(seen.spi, seen.source, seen.destination)), None)
         return None if found is None else (found, None)
-
-    def _flow(self, packet: bytes) -> str:
-        """Return how a packet names its flow, for people."""
-        seen = self._look(packet)
-        if not isinstance(seen, _Seen) or seen.flow is None:
-            return ""
-        return f"Session ID {seen.flow}" if seen.protocol == "eesp" else f"flow identifier {seen.flow:#x}"
 
     def _state(self, there: _Installed, flow: int) -> SAState | None:
         state, terms = self.engine.state(there.id), there.sa.terms
@@ -266,6 +260,16 @@ class Opener:
         del self._installed[there.key], self._by_id[there.id]
 
 
+def _flow(protocol: str, packet: bytes) -> str:
+    """Return how an authentic packet names its flow, for people."""
+    upper, at = _upper(packet)
+    ways = PROTOCOLS[protocol]
+    flow = ways.shown_flow(packet[at + (udp.HEADER + len(ways.marker()) if upper == UDP else 0) :])
+    if flow is None:
+        return ""
+    return f"Session ID {flow}" if protocol == "eesp" else f"flow identifier {flow:#x}"
+
+
 def _wesp(body: bytes) -> str:
     """Return which WESP a packet is, "" if none that is known.   body: from its first octet."""
     named = WESP_VERSIONS.get(body[3] >> 6) if len(body) > 3 else None
@@ -273,9 +277,13 @@ def _wesp(body: bytes) -> str:
 
 
 def _upper(packet: bytes) -> tuple[int, int]:
-    """Return protocol and place of what follows the IP header, extension headers not looked at; -1 if too short."""
+    """Return protocol and place of what follows the IP headers; -1 if too short.
+
+    packet: need not be whole, but extension headers are not looked at then.
+    """
     if len(packet) >= 20 and packet[0] >> 4 == 4:
         return packet[9], 4 * (packet[0] & 15)
     if len(packet) >= 40 and packet[0] >> 4 == 6:
-        return packet[6], 40
+        datagram = ip.parse(packet) if packet[6] in _EXTENSIONS else None
+        return (packet[6], 40) if datagram is None else (datagram.upper, datagram.upper_at)
     return -1, 0

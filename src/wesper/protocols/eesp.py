@@ -106,7 +106,7 @@ class _EESP(Encapsulation):
         return Located(header.spi, int.from_bytes(low, "big") if len(low) == 4 else None, header.session_id)
 
     def shown_flow(self, body: bytes) -> int | None:
-        return _base(body).session_id
+        return body[2] << 8 | body[3]
 
     def read(
         self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False

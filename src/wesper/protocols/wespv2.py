@@ -112,7 +112,7 @@ class _WESPv2(Encapsulation):
         return esp.quoted(body, HEADER + (body[3] & 0x3F))
 
     def shown_flow(self, body: bytes) -> int | None:
-        return _flow(options.walk(WESPv2.parse(body).options) or [])
+        return _flow(options.walk(body[HEADER : HEADER + (body[3] & 0x3F)]) or [])
 
     def read(
         self, terms: Terms, body: bytes, version: int, in_udp: bool, *, looking: bool = False
