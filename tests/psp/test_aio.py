@@ -216,7 +216,7 @@ def test_a_stranger_gets_nowhere(tmp_path: Path) -> None:
         async with running(left, right):
             with pytest.raises(PeerUnreachable, match="does not know the certificate"):
                 await left.open()
-            assert right.exchanges.refused["unknown"] == 1
+            assert right.exchanges.refused()["unknown"] == 1
             assert not right.taken
 
     run(main())
@@ -246,7 +246,7 @@ def test_tls_1_2_and_a_client_without_certificate_are_refused(tmp_path: Path) ->
                 context.maximum_version = maximum
                 with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
                     await greeting(settings.control_port, context)
-            await until(lambda: right.exchanges.refused.get("no handshake") == 2)
+            await until(lambda: right.exchanges.refused().get("no_handshake") == 2)
 
     run(main())
 
@@ -316,9 +316,9 @@ def test_a_flood_of_half_open_peers_keeps_nobody_out(tmp_path: Path, monkeypatch
                 await asyncio.open_connection(str(RIGHT), right.settings.control_port, local_addr=("127.0.0.9", 0))
                 for _ in range(40)
             ]
-            await until(lambda: right.exchanges.refused.get("too many at a time", 0) >= 40 - aio.MOST_OF_ONE_SOURCE)
+            await until(lambda: right.exchanges.refused().get("too_many", 0) >= 40 - aio.MOST_OF_ONE_SOURCE)
             await left.open()
-            await until(lambda: right.exchanges.refused.get("too slow", 0) == aio.MOST_OF_ONE_SOURCE)
+            await until(lambda: right.exchanges.refused().get("too_slow", 0) == aio.MOST_OF_ONE_SOURCE)
             for _, writer in silent:
                 writer.close()
 

@@ -94,7 +94,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     lines += [f"listens      {each['kind']} port {each['port']} {each['host']}".rstrip() for each in found["listeners"]]
     for peer in found["peers"]:
         lines.append(f"peer         {peer['identity']} at {peer['peer']}, {peer['connections']} connections")
-    for title, counts in (("counter", found["counters"]), ("drop", found["drops"])):
+    for title, counts in (("counter", found["counters"]), ("drop", found["drops"]), ("refused", found["refused"])):
         lines += [f"{title:<13}{name} {count}" for name, count in counts.items() if count]
     for sample in found["samples"]["newest"][-10:]:
         late = "" if sample["latency_ns"] is None else f", {sample['latency_ns'] / 1000:.0f} us under way"

@@ -90,5 +90,9 @@ class Agreements(ABC):
         """Return what is to be told of each peer."""
 
     @abstractmethod
+    def refused(self) -> dict[str, int]:
+        """Return how many control connections came to nothing, by why."""
+
+    @abstractmethod
     async def stop(self) -> None:
         """Let go of all peers."""

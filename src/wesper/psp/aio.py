@@ -191,6 +191,9 @@ class PeerExchanges(Agreements):
         ]
         return known
 
+    def refused(self) -> dict[str, int]:
+        return dict(self._refused)
+
     async def stop(self) -> None:
         for listener in self._listeners:
             listener.close()
@@ -200,11 +203,6 @@ class PeerExchanges(Agreements):
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    @property
-    def refused(self) -> dict[str, int]:
-        """How many control connections came to nothing, by why."""
-        return dict(self._refused)
 
     # Who comes
 
@@ -217,7 +215,7 @@ class PeerExchanges(Agreements):
                 await asyncio.sleep(0.1)  # no descriptors: those that are open go on
                 continue
             if self._waiting.total() >= MOST_HANDSHAKES or self._waiting[source[0]] >= MOST_OF_ONE_SOURCE:
-                self._refused["too many at a time"] += 1
+                self._refused["too_many"] += 1
                 opened.close()
                 continue
             self._waiting[source[0]] += 1
@@ -247,9 +245,9 @@ class PeerExchanges(Agreements):
                 wire = None
                 await session.greeted
         except TimeoutError:
-            self._refused["too slow"] += 1
+            self._refused["too_slow"] += 1
         except (OSError, ssl.SSLError, ExchangeEnded):
-            self._refused["no handshake"] += 1
+            self._refused["no_handshake"] += 1
         finally:
             self._waiting[source] -= 1
             if not self._waiting[source]:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -28,8 +29,11 @@ EVENTS: Final[dict[str, str]] = {
     "rotated": "a new device key is active; peers get new associations",
     "stale": "associations of the key before the last are dead",
     "streams_lost": "the interface of the streams is gone; the next stream makes it again",
+    "refused": "control connections or processes were not let in, why and how many so far; once a minute and reason",
 }
 """Every event, and what it says."""
+
+_PAUSE_S: Final = 0.1
 
 
 def serve(file: HostFile, say: Callable[[str], None]) -> None:
@@ -56,6 +60,7 @@ def start(file: HostFile) -> int:
 
 async def _run(file: HostFile, log: TextIO, ready: Callable[[], None]) -> None:
     tell = _teller(log)
+    _allow_descriptors()
     async with contextlib.AsyncExitStack() as stack:
         listener = _listener(file.socket)
         stack.callback(_remove, file.socket)
@@ -64,7 +69,7 @@ async def _run(file: HostFile, log: TextIO, ready: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, host.end)
-        loop.add_reader(listener, _admit, listener, host)
+        _attend(listener, host)
         stack.callback(loop.remove_reader, listener)
         tell("started", pid=os.getpid(), port=file.settings.port)
         ready()
@@ -82,16 +87,34 @@ def _teller(log: TextIO) -> Callable[..., None]:
     return tell
 
 
+def _allow_descriptors() -> None:
+    """Take as many descriptors as this user may have: each datagram connection of a process is one."""
+    with contextlib.suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _admit(listener: socket.socket, host: Host) -> None:
     """Let a process in: one of root, or of this user."""
     try:
         opened, _ = listener.accept()
-    except OSError:
-        return  # it has gone, or there is no descriptor for it
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):  # it stays in the queue, and would be there again at once
+            host.refuse("no_descriptor")
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listener)
+            loop.call_later(_PAUSE_S, _attend, listener, host)
+        return
     if local.user_of(opened) in (0, os.geteuid()):
         host.adopt(opened)
     else:
+        host.refuse("another_user")
         opened.close()
+
+
+def _attend(listener: socket.socket, host: Host) -> None:
+    if listener.fileno() >= 0:
+        asyncio.get_running_loop().add_reader(listener, _admit, listener, host)
 
 
 def _listener(path: Path) -> socket.socket:

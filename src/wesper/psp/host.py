@@ -27,7 +27,7 @@ from . import local
 from .agreements import Agreement, Agreements, Party, Refusal, Wanted
 from .aio import PeerExchanges
 from .device import Device, DeviceEventKind
-from .failures import ConnectionLost, PeerUnreachable
+from .failures import ConnectionLost, NoDaemon, PeerUnreachable
 from .flows import Flow, FlowDrop, FlowKind, Flows, Outgoing
 from .interface import Options
 from .links import Senders, open_receivers, waiting
@@ -44,6 +44,12 @@ LINGER_NS: Final = 5 * SECOND
 IDLE_NS: Final = 15 * SECOND
 """After so long without a segment the kernel is asked whether a stream's socket is still there."""
 MOST_FLOWS: Final = 1 << 20
+MOST_CLIENTS: Final = 4096
+"""Processes' sockets that wait for an answer, listen, or have not asked for anything yet."""
+ASK_NS: Final = 10 * SECOND
+"""How long a process may have a socket and ask for nothing."""
+QUIET_NS: Final = 60 * SECOND
+"""Between two events that tell of refusals for one reason."""
 _CHECKS: Final = 256  # of idle streams, a sweep
 _ASSUMED_MTU: Final = 1500
 _UDP_INSIDE: Final = 8
@@ -70,7 +76,9 @@ class Host(Party):
         self._agreements: dict[Flow, Agreement] = {}
         self._flow_of: dict[Agreement, Flow] = {}
         self._let_go: dict[Flow, Callable[[], None]] = {}
-        self._clients: set[Client] = set()
+        self._clients: dict[Client, int] = {}  # since when
+        self._refused: Counter[str] = Counter()  # processes
+        self._told: dict[str, tuple[int, int]] = {}  # of refusals: how many when it was last told, and when
         self._streams: StreamInterface | None = None
         self._sockets: TCPSockets | None = None
         self._links: list[Link] = []
@@ -188,9 +196,19 @@ class Host(Party):
         if self.ended.is_set():
             opened.close()
             return
-        client = Client(self, opened, self._clients.discard)
-        self._clients.add(client)
+        if len(self._clients) >= MOST_CLIENTS:
+            self.refuse("too_many_processes")
+            opened.setblocking(False)
+            with opened, contextlib.suppress(OSError):
+                local.send(opened, local.refusal(NoDaemon(f"the PSP daemon serves {MOST_CLIENTS} processes already")))
+            return
+        client = Client(self, opened, lambda client: self._clients.pop(client, None))
+        self._clients[client] = now_ns()
         client.readable()  # most have asked by now
+
+    def refuse(self, why: str) -> None:
+        """Count a process that is not served."""
+        self._refused[why] += 1
 
     # What processes ask for
 
@@ -464,7 +482,12 @@ class Host(Party):
                 self._tell("stale", count=event.count)
 
     def _sweep(self, now: int) -> None:
-        """Let go of streams that are over; of those that are silent the kernel is asked."""
+        """Let go of streams that are over; of those that are silent the kernel is asked. See who asks for nothing."""
+        self._tell_refused(now)
+        for client, since in list(self._clients.items()):
+            if not client.has_asked and now - since > ASK_NS:
+                self.refuse("asked_nothing")
+                client.close()
         checks = 0
         for flow in self.flows:
             if flow.kind != "stream":
@@ -479,6 +502,17 @@ class Host(Party):
                 if not self._has_socket(flow):
                     flow.ended = True  # no reset: there is nobody to take it
                     self.close_flow(flow)
+
+    def _tell_refused(self, now: int) -> None:
+        """Tell of refusals, once a minute and reason: who floods shall not fill the disk as well."""
+        for why, count in self._refusals().items():
+            told, at = self._told.get(why, (0, now - QUIET_NS))
+            if count > told and now - at >= QUIET_NS:
+                self._told[why] = count, now
+                self._tell("refused", why=why, count=count)
+
+    def _refusals(self) -> dict[str, int]:
+        return dict(self._refused) | self.agreements.refused()
 
     def _has_socket(self, flow: Flow) -> bool:
         assert self._sockets is not None
@@ -520,6 +554,7 @@ class Host(Party):
             "peers": self.agreements.status(),
             "counters": self.device.counters(),
             "drops": dict(self.flows.counts),
+            "refused": self._refusals(),
             "samples": self.device.samples.as_json(),
         }
 

@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from ..errors import WesperError
 from ..host.places import default_run_dir
-from .failures import ConnectionClosed, NoDaemon, from_json
+from .failures import ConnectionClosed, NoDaemon, from_json, to_json
 
 MAX_MESSAGE: Final = 1 + 65535
 DATAGRAM: Final = b"\0"
@@ -108,6 +108,11 @@ def receive(opened: socket.socket) -> tuple[bytes, socket.socket | None]:
         else:
             os.close(each)
     return message, came
+
+
+def refusal(error: BaseException) -> dict[str, Any]:
+    """Return the answer to a request that can't be granted."""
+    return {"ok": False, **to_json(error)}
 
 
 def accepted(opened: socket.socket) -> None:

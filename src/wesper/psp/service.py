@@ -83,7 +83,7 @@ class Endpoint:
 class Client:
     """A socket of a process, until its request is answered; a listener's for as long as it listens."""
 
-    def __init__(self, host: Host, opened: socket.socket, gone: Callable[[Client], None]) -> None:
+    def __init__(self, host: Host, opened: socket.socket, gone: Callable[[Client], object]) -> None:
         self._host, self._opened, self._gone = host, opened, gone
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
@@ -105,6 +105,11 @@ class Client:
             self._undo = None
         self._opened.close()
         self._gone(self)
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether its request has come."""
+        return self._task is not None or self._undo is not None
 
     def offer(self, agreement: Agreement, wanted: Wanted) -> None:
         """Hand the process a connection that a peer asks for.   Raises Refusal."""
@@ -137,7 +142,7 @@ class Client:
             self.close()
         elif self._undo is not None and request.get("op") == "accepted":
             self._waiting = max(self._waiting - 1, 0)
-        elif self._task is not None or self._undo is not None:
+        elif self.has_asked:
             self.close()  # one request a socket
         else:
             self._task = self._loop.create_task(self._serve(request))
@@ -154,7 +159,7 @@ class Client:
 
     def _refuse(self, error: BaseException) -> None:
         with contextlib.suppress(OSError):
-            local.send(self._opened, {"ok": False, **to_json(error)})
+            local.send(self._opened, local.refusal(error))
         self.close()
 
     async def _answer(self, request: dict[str, Any]) -> None:
