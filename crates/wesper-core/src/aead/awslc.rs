@@ -126,48 +126,50 @@ pub(crate) fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
-/// Works with a key that is used once: its context lies on this function's stack, is never moved, and wiped at the end.
-///
-/// None if the key has a length that AES-GCM does not take.
-#[inline(always)]
-fn once<T>(key: &[u8], work: impl FnOnce(*const lc::EVP_AEAD_CTX) -> T) -> Option<T> {
-    let mut raw = MaybeUninit::<lc::EVP_AEAD_CTX>::uninit();
-    // SAFETY: these functions take nothing and return the address of a constant; raw is writable and as large as the type
-    // says; key is readable for its length; the engine argument may be null. What init leaves unwritten of raw nobody reads.
-    let done = unsafe {
-        let algorithm = match key.len() {
-            16 => lc::EVP_aead_aes_128_gcm(),
-            32 => lc::EVP_aead_aes_256_gcm(),
-            _ => return None,
-        };
-        lc::EVP_AEAD_CTX_init(raw.as_mut_ptr(), algorithm, key.as_ptr(), key.len(), 16, ptr::null_mut())
-    };
-    if done != 1 {
-        return None;
-    }
-    let worked = work(raw.as_ptr());
-    // SAFETY: init succeeded, and raw is not used again; cleanse writes exactly its own octets.
-    unsafe {
-        lc::EVP_AEAD_CTX_cleanup(raw.as_mut_ptr());
-        lc::OPENSSL_cleanse(raw.as_mut_ptr().cast(), size_of_val(&raw));
-    }
-    Some(worked)
+/// Memory for keys that are used once each, one after another; it never moves a key, and is wiped when it goes.
+pub(super) struct Once {
+    raw: MaybeUninit<lc::EVP_AEAD_CTX>,
 }
 
-/// Encrypts with AES-GCM under a key that is used once. from: the plaintext, as long as `to`; none: it is in `to`.
-pub(super) fn seal_once(
-    key: &[u8],
-    nonce: &[u8; 12],
-    aad: &[u8],
-    from: Option<&[u8]>,
-    to: &mut [u8],
-    icv: &mut [u8; 16],
-) -> Result<(), SealError> {
-    let octets = to.len();
-    let text = to.as_mut_ptr();
-    let source = from.map_or(text.cast_const(), <[u8]>::as_ptr);
-    let mut icv_octets = 0;
-    once(key, |context| {
+impl Once {
+    pub(super) const fn new() -> Self {
+        Self { raw: MaybeUninit::uninit() }
+    }
+
+    /// Expands a key for AES-GCM in place of the last one; none if it has a length that is not taken.
+    #[inline(always)]
+    fn expand(&mut self, key: &[u8]) -> Option<*const lc::EVP_AEAD_CTX> {
+        let raw = self.raw.as_mut_ptr();
+        // SAFETY: these functions take nothing and return the address of a constant; raw is writable and as large as the
+        // type says; key is readable for its length; the engine argument may be null. Of a former key nothing lies
+        // elsewhere, so that it may be written over. What init leaves unwritten of raw nobody reads.
+        let done = unsafe {
+            let algorithm = match key.len() {
+                16 => lc::EVP_aead_aes_128_gcm(),
+                32 => lc::EVP_aead_aes_256_gcm(),
+                _ => return None,
+            };
+            lc::EVP_AEAD_CTX_init(raw, algorithm, key.as_ptr(), key.len(), 16, ptr::null_mut())
+        };
+        (done == 1).then_some(raw.cast_const())
+    }
+
+    /// Encrypts with AES-GCM. from: the plaintext, as long as `to`; none: it is in `to`.
+    #[inline(always)]
+    pub(super) fn seal(
+        &mut self,
+        key: &[u8],
+        nonce: &[u8; 12],
+        aad: &[u8],
+        from: Option<&[u8]>,
+        to: &mut [u8],
+        icv: &mut [u8; 16],
+    ) -> Result<(), SealError> {
+        let octets = to.len();
+        let text = to.as_mut_ptr();
+        let source = from.map_or(text.cast_const(), <[u8]>::as_ptr);
+        let mut icv_octets = 0;
+        let context = self.expand(key).ok_or(SealError::BodyLength)?;
         // SAFETY: context went through init. Each pointer is valid for the length beside it (`from` is as long as `to`,
         // which the caller has seen to); source is text itself or, by the borrow rules, apart from it, as the library
         // wants it; the ICV is another place too.
@@ -189,24 +191,24 @@ pub(super) fn seal_once(
             )
         };
         if done == 1 { Ok(()) } else { Err(SealError::BodyLength) }
-    })
-    .unwrap_or(Err(SealError::BodyLength))
-}
+    }
 
-/// Decrypts with AES-GCM under a key that is used once; on failure `to` holds zeros. from: as in [`seal_once`].
-pub(super) fn open_once(
-    key: &[u8],
-    nonce: &[u8; 12],
-    aad: &[u8],
-    from: Option<&[u8]>,
-    to: &mut [u8],
-    icv: &[u8; 16],
-) -> Result<(), OpenError> {
-    let octets = to.len();
-    let text = to.as_mut_ptr();
-    let source = from.map_or(text.cast_const(), <[u8]>::as_ptr);
-    once(key, |context| {
-        // SAFETY: as in seal_once. On failure the library zeroes what it has written.
+    /// Decrypts with AES-GCM; on failure `to` holds zeros. from: as in [`Self::seal`].
+    #[inline(always)]
+    pub(super) fn open(
+        &mut self,
+        key: &[u8],
+        nonce: &[u8; 12],
+        aad: &[u8],
+        from: Option<&[u8]>,
+        to: &mut [u8],
+        icv: &[u8; 16],
+    ) -> Result<(), OpenError> {
+        let octets = to.len();
+        let text = to.as_mut_ptr();
+        let source = from.map_or(text.cast_const(), <[u8]>::as_ptr);
+        let context = self.expand(key).ok_or(OpenError)?;
+        // SAFETY: as in seal. On failure the library zeroes what it has written.
         let done = unsafe {
             lc::EVP_AEAD_CTX_open_gather(
                 context,
@@ -222,8 +224,19 @@ pub(super) fn open_once(
             )
         };
         if done == 1 { Ok(()) } else { Err(failed()) }
-    })
-    .unwrap_or(Err(OpenError))
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        wipe(&mut self.raw);
+    }
+}
+
+/// Writes zeros over a value that is not used again, in a way that no compiler leaves out.
+pub(super) fn wipe<T>(value: &mut MaybeUninit<T>) {
+    // SAFETY: cleanse writes exactly the value's own octets.
+    unsafe { lc::OPENSSL_cleanse(value.as_mut_ptr().cast(), size_of::<T>()) };
 }
 
 /// Empties the thread's queue of error texts, which a failed call fills.

@@ -2,10 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
-use zeroize::Zeroize;
-
+use super::awslc::wipe;
 use super::{OpenError, SealError, check_icv};
 
 /// Longest body that GCM takes under one nonce, octets: 2^39 - 256 bits (RFC 5116 §5.1).
@@ -40,27 +40,31 @@ unsafe extern "C" {
     );
 }
 
-/// An expanded key. The shim asserts when compiled that 1024 octets suffice.
+/// An expanded key, wiped when it goes. The shim asserts when compiled that 1024 octets suffice.
 ///
 /// INVARIANT: made by a successful expand after a successful start; octets without pointers, so it may be moved.
 /// Its caller keeps how many octets the key had: here it would take a cache line more.
 #[repr(C, align(64))]
 pub(super) struct Key {
-    expanded: [u8; 1024],
+    expanded: MaybeUninit<[u8; 1024]>,
 }
 
 impl Key {
     /// Expands an AES-GCM key of 16, 24 or 32 octets; none for other lengths or a CPU without the code.
     pub(super) fn new(key: &[u8]) -> Option<Self> {
+        let mut made = Self { expanded: MaybeUninit::uninit() };
+        made.expand(key).then_some(made)
+    }
+
+    /// Expands a key in place of what was there; false, and nothing done, as for [`Self::new`].
+    fn expand(&mut self, key: &[u8]) -> bool {
         static STARTED: OnceLock<bool> = OnceLock::new();
         // SAFETY: runs once, before any other function of the shim, and writes the shim's own memory.
         if !STARTED.get_or_init(|| unsafe { wesper_imb_start() } == 1) {
-            return None;
+            return false;
         }
-        let mut made = Self { expanded: [0; 1024] };
         // SAFETY: the place has the size and alignment that the shim asks for; key is readable.
-        let done = unsafe { wesper_imb_expand(made.expanded.as_mut_ptr().cast(), key.as_ptr(), key.len()) };
-        (done == 1).then_some(made)
+        unsafe { wesper_imb_expand(self.expanded.as_mut_ptr().cast(), key.as_ptr(), key.len()) == 1 }
     }
 
     /// Encrypts from one place to another.
@@ -141,6 +145,52 @@ impl Key {
 
 impl Drop for Key {
     fn drop(&mut self) {
-        self.expanded.zeroize();
+        wipe(&mut self.expanded);
+    }
+}
+
+/// Memory for keys that are used once each, one after another; it never moves a key, and is wiped when it goes.
+pub(super) struct Once {
+    // Outside the key's invariant until its first expand.
+    key: Key,
+}
+
+impl Once {
+    pub(super) const fn new() -> Self {
+        Self { key: Key { expanded: MaybeUninit::uninit() } }
+    }
+
+    /// Encrypts. key: 16 or 32 octets. from: as in [`Key::seal_from`].
+    #[inline(always)]
+    pub(super) fn seal(
+        &mut self,
+        key: &[u8],
+        nonce: &[u8; 12],
+        aad: &[u8],
+        from: Option<&[u8]>,
+        to: &mut [u8],
+        icv: &mut [u8; 16],
+    ) -> Result<(), SealError> {
+        if !self.key.expand(key) {
+            return Err(SealError::BodyLength);
+        }
+        self.key.seal_from(key.len(), nonce, aad, from, to, icv)
+    }
+
+    /// Decrypts; on failure `to` holds zeros. from: as in [`Key::seal_from`].
+    #[inline(always)]
+    pub(super) fn open(
+        &mut self,
+        key: &[u8],
+        nonce: &[u8; 12],
+        aad: &[u8],
+        from: Option<&[u8]>,
+        to: &mut [u8],
+        icv: &[u8; 16],
+    ) -> Result<(), OpenError> {
+        if !self.key.expand(key) {
+            return Err(OpenError);
+        }
+        self.key.open_from(key.len(), nonce, aad, from, to, icv)
     }
 }

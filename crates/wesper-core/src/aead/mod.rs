@@ -10,12 +10,14 @@ mod ccm;
 #[cfg(feature = "ipsec-mb")]
 mod ipsec_mb;
 mod mac;
+mod once;
 #[cfg(test)]
 mod ring;
 
 use zeroize::Zeroize;
 
 pub(crate) use awslc::prefetch;
+pub use once::{Once, open_once, seal_once};
 
 use crate::suite::{Cipher, Suite};
 
@@ -339,56 +341,6 @@ impl Other {
             Work::Ccm(context) => context.open(nonce.first(), associated.front, body, icv),
             Work::Separate(context) => context.open(nonce.first(), associated, body, icv),
         }
-    }
-}
-
-/// Encrypts one packet with AES-GCM, 16-octet ICV, under a key that is used once: expanded, used and wiped, never moved.
-///
-/// key: 16 or 32 octets. from: the plaintext, as long as `to`; none: it is in `to`. The nonce must be new under this key.
-#[inline]
-pub fn seal_once(
-    provider: Provider,
-    key: &[u8],
-    nonce: &Nonce,
-    aad: &[u8],
-    from: Option<&[u8]>,
-    to: &mut [u8],
-    icv: &mut [u8; 16],
-) -> Result<(), SealError> {
-    if from.is_some_and(|from| from.len() != to.len()) {
-        return Err(SealError::BodyLength);
-    }
-    match provider {
-        #[cfg(feature = "ipsec-mb")]
-        Provider::IpsecMb => {
-            let expanded = ipsec_mb::Key::new(key).ok_or(SealError::BodyLength)?;
-            expanded.seal_from(key.len(), nonce.first(), aad, from, to, icv)
-        }
-        _ => awslc::seal_once(key, nonce.first(), aad, from, to, icv),
-    }
-}
-
-/// Opens one packet of [`seal_once`]. Where the ICV does not hold, `to` holds no plaintext.
-#[inline]
-pub fn open_once(
-    provider: Provider,
-    key: &[u8],
-    nonce: &Nonce,
-    aad: &[u8],
-    from: Option<&[u8]>,
-    to: &mut [u8],
-    icv: &[u8; 16],
-) -> Result<(), OpenError> {
-    if from.is_some_and(|from| from.len() != to.len()) {
-        return Err(OpenError);
-    }
-    match provider {
-        #[cfg(feature = "ipsec-mb")]
-        Provider::IpsecMb => {
-            let expanded = ipsec_mb::Key::new(key).ok_or(OpenError)?;
-            expanded.open_from(key.len(), nonce.first(), aad, from, to, icv)
-        }
-        _ => awslc::open_once(key, nonce.first(), aad, from, to, icv),
     }
 }
 

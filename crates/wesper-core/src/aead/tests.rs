@@ -305,6 +305,31 @@ proptest! {
 }
 
 #[test]
+fn memory_for_keys_used_once_keeps_nothing_of_the_last() {
+    for provider in Provider::ALL {
+        let (nonce, mut once) = (Nonce::whole([7; 12]), Once::new(*provider));
+        let mut sealed = Vec::new();
+        for key in [&[1; 32][..], &[2; 16], &[3; 15], &[2; 16], &[1; 32]] {
+            let (mut text, mut icv) = ([0x2a; 40], [0; 16]);
+            let done = once.seal(key, &nonce, b"front", None, &mut text, &mut icv);
+            assert_eq!(done.is_ok(), key.len() != 15);
+            if done.is_ok() {
+                let mut expected = ([0x2a; 40], [0; 16]);
+                seal_once(*provider, key, &nonce, b"front", None, &mut expected.0, &mut expected.1).expect("fits");
+                assert_eq!((text, icv), expected);
+                sealed.push((key, text, icv));
+            }
+        }
+        for (key, text, icv) in sealed {
+            let mut opened = text;
+            assert_eq!(once.open(key, &nonce, b"front", Some(&text), &mut opened, &icv), Ok(()));
+            assert_eq!(opened, [0x2a; 40]);
+            assert_eq!(once.open(&[4; 16], &nonce, b"front", Some(&text), &mut opened, &icv), Err(OpenError));
+        }
+    }
+}
+
+#[test]
 fn keys_used_once_give_what_contexts_do() {
     let suite = Suite::of(SuiteId::AesGcm16);
     let nonce = Nonce::whole([7; 12]);
