@@ -21,6 +21,7 @@ mod layout;
 mod life;
 pub mod modes;
 pub mod options;
+mod pages;
 pub mod profile;
 mod profiles;
 pub mod protocol;

@@ -203,6 +203,6 @@ mod tests {
             assert!(fresh.nanoseconds(direction, 20) > 0.0);
             assert!(psp.nanoseconds(direction, 20) > 0.0);
         }
-        assert_eq!(psp.table_octets(), 2 * 4096 * 64);
+        assert_eq!(psp.table_octets(), 5000 * 64);
     }
 }

@@ -10,7 +10,7 @@ use super::profile::Prepared;
 use super::receive::{self, Accepted, Located, Opened};
 use super::send::{self, Keys, Refused};
 use super::{COOKIE_OCTETS, DeviceKey, HEADER_OCTETS, ICV_OCTETS, Version, nonce};
-use crate::aead::{Provider, open_once, seal_once};
+use crate::aead::{Once, Provider, open_once, seal_once};
 use crate::batch;
 use crate::verdict::{CODES, DropReason};
 
@@ -189,7 +189,7 @@ impl Engine {
         iv: u64,
         out: &mut Output,
     ) -> Result<(), Refused> {
-        let sent = send::encapsulate(prepared, self.keys(spi, key, iv), packet, out);
+        let sent = send::encapsulate(prepared, &mut self.once(), self.keys(spi, key, iv), packet, out);
         let mut counters = self.locked();
         match sent {
             Ok(octets) => counters.sent(octets),
@@ -203,7 +203,7 @@ impl Engine {
         let opened = receive::locate(self.accepted(), packet).and_then(|located| {
             let key = self.derive(located.spi, located.version).ok_or(DropReason::PspNoDeviceKey)?;
             let key = key.get(..located.version.key_octets()).unwrap_or_default();
-            receive::open(self.options.provider, &located, key, packet, out, Some(extension))
+            receive::open(&mut self.once(), &located, key, packet, out, Some(extension))
         });
         self.locked().received(&opened, packet.len());
         opened
@@ -224,11 +224,11 @@ impl Engine {
     ) -> Sent {
         let packets = offsets.len().saturating_sub(1);
         let mut sent = Sent::new(memory, packets, data.len() + packets * (prepared.overhead() + 40));
-        let mut counters = Counters::default();
+        let (mut counters, mut once) = (Counters::default(), self.once());
         let keys = keys.chunks_exact(prepared.version().key_octets());
         for (index, ((spi, key), iv)) in spis.iter().zip(keys).zip(ivs).take(packets).enumerate() {
             let packet = batch::packet(data, offsets, index);
-            let done = send::encapsulate(prepared, self.keys(*spi, key, *iv), packet, &mut sent.output);
+            let done = send::encapsulate(prepared, &mut once, self.keys(*spi, key, *iv), packet, &mut sent.output);
             sent.push(done, packet.len(), &mut counters);
         }
         self.locked().add(&counters);
@@ -239,7 +239,7 @@ impl Engine {
     pub fn decapsulate_many(&self, memory: Vec<u8>, data: &[u8], offsets: &[u64]) -> Received {
         let packets = offsets.len().saturating_sub(1);
         let mut received = Received::new(memory, packets, data.len());
-        let mut counters = Counters::default();
+        let (mut counters, mut once) = (Counters::default(), self.once());
         let slots = self.slots();
         let mut group = Group::new();
         for first in (0..packets).step_by(GROUP) {
@@ -248,9 +248,18 @@ impl Engine {
             group.derive(&slots);
             for (index, member) in indexes.zip(&group.members) {
                 let packet = batch::packet(data, offsets, index);
+                if let Ok(located) = &member.located {
+                    let key = group.key(member, located);
+                    if let Some(plain) = receive::open_plain(&mut once, located, key, packet, &mut received.output) {
+                        counters.rx_packets += 1;
+                        counters.rx_bytes += plain.octets as u64;
+                        received.push_with(0, located.spi, plain.iv, 0, plain.flags);
+                        continue;
+                    }
+                }
                 let opened = member.located.as_ref().map_err(|reason| *reason).and_then(|located| {
                     let key = group.key(member, located);
-                    receive::open(self.options.provider, located, key, packet, &mut received.output, None)
+                    receive::open(&mut once, located, key, packet, &mut received.output, None)
                 });
                 counters.received(&opened, packet.len());
                 received.push(opened);
@@ -309,8 +318,13 @@ impl Engine {
 
     #[inline]
     pub(super) fn keys<'a>(&'a self, spi: u32, key: &'a [u8], iv: u64) -> Keys<'a> {
-        let Options { provider, hash_key, .. } = &self.options;
-        Keys { provider: *provider, hash_key, spi, key, iv }
+        Keys { hash_key: &self.options.hash_key, spi, key, iv }
+    }
+
+    /// Memory for the keys of a batch.
+    #[inline]
+    pub(super) fn once(&self) -> Once {
+        Once::new(self.options.provider)
     }
 
     fn accepted(&self) -> Accepted {
@@ -503,12 +517,17 @@ impl Received {
         // Only who gets the octets gets to know what describes them.
         let shown =
             if matches!(opened.reason, None | Some(DropReason::PspSampled)) { opened } else { Opened::default() };
+        self.push_with(code, shown.spi, shown.iv, u64::from_be_bytes(shown.cookie), shown.flags);
+    }
+
+    #[inline(always)]
+    fn push_with(&mut self, code: u8, spi: u32, iv: u64, cookie: u64, flags: u8) {
         self.offsets.push(self.output.len() as u64);
         self.codes.push(code);
-        self.spis.push(shown.spi);
-        self.ivs.push(shown.iv);
-        self.cookies.push(u64::from_be_bytes(shown.cookie));
-        self.flags.push(shown.flags);
+        self.spis.push(spi);
+        self.ivs.push(iv);
+        self.cookies.push(cookie);
+        self.flags.push(flags);
     }
 }
 

@@ -9,6 +9,7 @@ mod profile;
 mod receive;
 mod send;
 pub mod table;
+mod usual;
 #[cfg(target_arch = "x86_64")]
 mod vaes;
 

@@ -1,5 +1,6 @@
 //! What many PSP associations share: how their packets look.
 
+use super::usual::Usual;
 use super::{COOKIE_OCTETS, HEADER_OCTETS, ICV_OCTETS, Version};
 use crate::ip::number;
 use crate::modes::Template;
@@ -86,6 +87,8 @@ pub struct Prepared {
     /// Cookie and extension.
     pub(super) front: Vec<u8>,
     pub(super) template: Option<Template>,
+    /// How usual packets go straight.
+    pub(super) usual: Option<Usual>,
     /// The outer header is IPv6 and its flow label comes from the hash.
     pub(super) labels: bool,
     pub(super) df: Df,
@@ -106,10 +109,14 @@ impl Prepared {
             | (profile.version as u8) << 2
             | u8::from(profile.cookie.is_some()) << 1
             | 1;
+        let fixed = [(front.len() / 8 + 1) as u8, (profile.reserved & 3) << 6 | profile.crypt_offset_words & 63, flags];
+        let template = outer.map(|outer| Template::new(outer, number::UDP));
+        let labels = outer.is_some_and(|outer| outer.local.is_ipv6() && outer.flow_label.is_none());
         Self {
-            fixed: [(front.len() / 8 + 1) as u8, (profile.reserved & 3) << 6 | profile.crypt_offset_words & 63, flags],
-            template: outer.map(|outer| Template::new(outer, number::UDP)),
-            labels: outer.is_some_and(|outer| outer.local.is_ipv6() && outer.flow_label.is_none()),
+            usual: Usual::new(&profile, template.as_ref(), labels, fixed),
+            fixed,
+            template,
+            labels,
             df: outer.map_or(Df::Copy, |outer| outer.df),
             front,
             profile,

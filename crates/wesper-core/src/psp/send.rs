@@ -2,8 +2,8 @@
 
 use super::output::Output;
 use super::profile::{Mode, Prepared, SourcePort};
-use super::{HEADER_OCTETS, ICV_OCTETS, INDEX_MASK, PORT, nonce};
-use crate::aead::{Associated, Context, Provider, seal_once};
+use super::{HEADER_OCTETS, ICV_OCTETS, INDEX_MASK, PORT, nonce, usual};
+use crate::aead::{Associated, Context, Once};
 use crate::ip::{self, Datagram, IPV4_HEADER, IPV6_HEADER, number};
 use crate::modes::{self, Taken};
 use crate::profile::Df;
@@ -12,7 +12,7 @@ use crate::udp;
 use crate::verdict::DropReason;
 
 /// Largest IP packet that is made.
-const MAX_PACKET: usize = 65535;
+pub(super) const MAX_PACKET: usize = 65535;
 
 /// Why a packet is not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,6 @@ impl From<DropReason> for Refused {
 /// What protects a packet besides its profile.
 #[derive(Clone, Copy)]
 pub(super) struct Keys<'a> {
-    pub(super) provider: Provider,
     /// Of source ports and flow labels.
     pub(super) hash_key: &'a [u8; 16],
     pub(super) spi: u32,
@@ -91,8 +90,28 @@ fn plan(prepared: &Prepared, hash_key: &[u8; 16], spi: u32, packet: &[u8]) -> Re
 }
 
 /// Writes a packet, protected, to `out`; returns the octets that `tx_bytes` counts.
+#[inline(always)]
 pub(super) fn encapsulate(
     prepared: &Prepared,
+    once: &mut Once,
+    keys: Keys<'_>,
+    packet: &[u8],
+    out: &mut Output,
+) -> Result<usize, Refused> {
+    if keys.spi & INDEX_MASK != 0
+        && let Some(usual) = &prepared.usual
+        && let Some(octets) = usual::encapsulate(usual, prepared.profile.mtu, once, keys, packet, out)
+    {
+        return Ok(octets);
+    }
+    encapsulate_any(prepared, once, keys, packet, out)
+}
+
+/// Does the same with every packet, step by step.
+#[inline(never)]
+pub(super) fn encapsulate_any(
+    prepared: &Prepared,
+    once: &mut Once,
     keys: Keys<'_>,
     packet: &[u8],
     out: &mut Output,
@@ -135,7 +154,7 @@ pub(super) fn encapsulate(
             }
         };
         let (aad, text) = text.split_at_mut_checked(in_clear)?;
-        seal_once(keys.provider, keys.key, &nonce(keys.spi, keys.iv), aad, from, text, icv).ok()
+        once.seal(keys.key, &nonce(keys.spi, keys.iv), aad, from, text, icv).ok()
     })();
     sealed.ok_or(DropReason::PspOutNoKey)?;
     if profile.checksum {

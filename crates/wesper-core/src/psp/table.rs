@@ -10,14 +10,16 @@ use super::output::Output;
 use super::profile::Prepared;
 use super::send::Refused;
 use super::{INDEX_MASK, send};
+use crate::aead::Once;
 use crate::batch::{self, Ids};
+use crate::pages;
 use crate::verdict::DropReason;
 
-/// Rows that are allocated together; they never move, so no copy of a key is left behind.
-const BLOCK_ROWS: usize = 4096;
-/// Rows that are read together ahead of the packets, so that their cache and page misses overlap. A prefetch for each of
-/// them was slower: 0.57 of the provider's rate with a million associations instead of 0.73.
-const GROUP: usize = 32;
+/// Rows that are allocated together, 16 MiB; they never move, so no copy of a key is left behind.
+const BLOCK_ROWS: usize = 1 << 18;
+/// Rows that are read together ahead of the packets, so that their walks through the page tables and their cache misses
+/// overlap. A prefetch for each of them was slower, also in huge pages and long ahead: it waits for the walk.
+const GROUP: usize = 64;
 /// Events that are kept.
 const EVENTS: usize = 65_536;
 /// Seconds of `installed`; what is above says which events were told.
@@ -54,19 +56,49 @@ pub struct Limits {
     pub seconds: Option<u64>,
 }
 
-impl Limits {
-    #[inline]
-    fn reached(&self, row: &Row, now: u32) -> Option<Limit> {
-        let age = u64::from(now.saturating_sub(row.installed_and_told & SECONDS));
-        if self.packets.is_some_and(|most| row.packets >= most) {
-            Some(Limit::Packets)
-        } else if self.octets.is_some_and(|most| row.octets_and_profile & OCTETS >= most) {
-            Some(Limit::Octets)
-        } else if self.seconds.is_some_and(|most| age >= most) {
-            Some(Limit::Seconds)
+/// Limits as numbers; where there is none, one that is not reached.
+#[derive(Clone, Copy)]
+struct Bounds {
+    packets: u64,
+    octets: u64,
+    seconds: u64,
+}
+
+impl From<Limits> for Bounds {
+    fn from(limits: Limits) -> Self {
+        let bound = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        Self { packets: bound(limits.packets), octets: bound(limits.octets), seconds: bound(limits.seconds) }
+    }
+}
+
+impl Bounds {
+    #[inline(always)]
+    fn are_reached(&self, row: &Row, now: u32) -> bool {
+        (row.packets >= self.packets) | (row.octets() >= self.octets) | (row.age(now) >= self.seconds)
+    }
+
+    /// Which of them is; asked of one that is.
+    fn first(&self, row: &Row) -> Limit {
+        if row.packets >= self.packets {
+            Limit::Packets
+        } else if row.octets() >= self.octets {
+            Limit::Octets
         } else {
-            None
+            Limit::Seconds
         }
+    }
+}
+
+impl Row {
+    #[inline(always)]
+    fn octets(&self) -> u64 {
+        self.octets_and_profile & OCTETS
+    }
+
+    /// Seconds.
+    #[inline(always)]
+    fn age(&self, now: u32) -> u64 {
+        now.saturating_sub(self.installed_and_told & SECONDS).into()
     }
 }
 
@@ -126,8 +158,8 @@ pub enum Ivs {
 /// Associations by number, from 0.
 pub struct Table {
     profiles: Vec<Prepared>,
-    soft: Limits,
-    hard: Limits,
+    soft: Bounds,
+    hard: Bounds,
     blocks: Vec<Vec<Row>>,
     rows: usize,
     free: Vec<u32>,
@@ -141,8 +173,8 @@ impl Table {
     pub fn new(profiles: Vec<Prepared>, soft: Limits, hard: Limits) -> Self {
         Self {
             profiles,
-            soft,
-            hard,
+            soft: soft.into(),
+            hard: hard.into(),
             blocks: Vec::new(),
             rows: 0,
             free: Vec::new(),
@@ -172,9 +204,9 @@ impl Table {
         self.lost_events
     }
 
-    /// Returns the octets of all rows.
+    /// Returns the octets of all rows, free ones too.
     pub fn octets(&self) -> usize {
-        self.blocks.len() * BLOCK_ROWS * size_of::<Row>()
+        self.rows * size_of::<Row>()
     }
 
     /// Installs an association and returns its number; none for a reserved SPI, an unknown profile or a key that does
@@ -211,7 +243,7 @@ impl Table {
     /// Returns what an association has lived through.
     pub fn state(&self, id: u64) -> Option<State> {
         let row = self.used(id)?;
-        Some(State { spi: row.spi, iv: row.iv, packets: row.packets, octets: row.octets_and_profile & OCTETS })
+        Some(State { spi: row.spi, iv: row.iv, packets: row.packets, octets: row.octets() })
     }
 
     /// Returns the oldest event not yet fetched.
@@ -234,7 +266,7 @@ impl Table {
         let packets = offsets.len().saturating_sub(1);
         let overhead = self.profiles.iter().map(Prepared::overhead).max().unwrap_or(0) + 40;
         let mut sent = Sent::new(memory, packets, data.len() + packets * overhead);
-        let mut counters = Counters::default();
+        let (mut counters, mut once) = (Counters::default(), engine.once());
         for first in (0..packets).step_by(GROUP) {
             let indexes = first..packets.min(first + GROUP);
             let touched = indexes.clone().fold(0, |all, index| all ^ self.get(ids.get(index)).map_or(0, |row| row.spi));
@@ -245,7 +277,7 @@ impl Table {
                     Ivs::Run { first } => Ivs::Run { first: first.wrapping_add(index as u64) },
                     counters => counters,
                 };
-                let done = self.encapsulate(engine, packet, ids.get(index), ivs, now, &mut sent.output);
+                let done = self.encapsulate(engine, &mut once, packet, ids.get(index), ivs, now, &mut sent.output);
                 sent.push(done, packet.len(), &mut counters);
             }
         }
@@ -253,29 +285,21 @@ impl Table {
         sent
     }
 
+    #[allow(clippy::too_many_arguments, reason = "of a batch")]
+    #[inline(always)]
     fn encapsulate(
         &mut self,
         engine: &Engine,
+        once: &mut Once,
         packet: &[u8],
         id: u64,
         ivs: Ivs,
         now: u32,
         out: &mut Output,
     ) -> Result<usize, Refused> {
-        let Self { profiles, soft, hard, blocks, highest_iv, events, lost_events, .. } = self;
-        let row = row_of(blocks, id).filter(|row| row.spi != 0).ok_or(DropReason::PspOutNoKey)?;
-        let mut tell = |row: &mut Row, told: u32, limit| {
-            if row.installed_and_told & told == 0 {
-                row.installed_and_told |= told;
-                if events.len() < EVENTS {
-                    events.push_back(Event { id, is_hard: told == HARD_TOLD, limit });
-                } else {
-                    *lost_events += 1;
-                }
-            }
-        };
-        if let Some(limit) = hard.reached(row, now) {
-            tell(row, HARD_TOLD, limit);
+        let row = row_of(&mut self.blocks, id).filter(|row| row.spi != 0).ok_or(DropReason::PspOutNoKey)?;
+        if self.hard.are_reached(row, now) {
+            self.tell(id, true);
             return Err(DropReason::PspOutExpired.into());
         }
         let iv = match ivs {
@@ -288,22 +312,34 @@ impl Table {
                 iv
             }
         };
-        let prepared = profiles.get((row.octets_and_profile >> 48) as usize).ok_or(DropReason::PspOutNoKey)?;
+        let profile = (row.octets_and_profile >> 48) as usize;
+        let prepared = self.profiles.get(profile).ok_or(DropReason::PspOutNoKey)?;
         let key = row.key.get(..prepared.version().key_octets()).unwrap_or_default();
-        let octets = send::encapsulate(prepared, engine.keys(row.spi, key, iv), packet, out)?;
+        let octets = send::encapsulate(prepared, once, engine.keys(row.spi, key, iv), packet, out)?;
         row.iv = iv;
         if matches!(ivs, Ivs::Counters { .. }) {
-            *highest_iv = iv.max(*highest_iv);
+            self.highest_iv = iv.max(self.highest_iv);
         }
         row.packets += 1;
-        let sum = (row.octets_and_profile & OCTETS).saturating_add(octets as u64).min(OCTETS);
+        let sum = row.octets().saturating_add(octets as u64).min(OCTETS);
         row.octets_and_profile = row.octets_and_profile & !OCTETS | sum;
-        if row.installed_and_told & SOFT_TOLD == 0
-            && let Some(limit) = soft.reached(row, now)
-        {
-            tell(row, SOFT_TOLD, limit);
+        if self.soft.are_reached(row, now) && row.installed_and_told & SOFT_TOLD == 0 {
+            self.tell(id, false);
         }
         Ok(octets)
+    }
+
+    /// Leaves an event that an association has reached a limit, unless there was one.
+    #[cold]
+    fn tell(&mut self, id: u64, is_hard: bool) {
+        let (bounds, told) = if is_hard { (&self.hard, HARD_TOLD) } else { (&self.soft, SOFT_TOLD) };
+        let Some(row) = row_of(&mut self.blocks, id).filter(|row| row.installed_and_told & told == 0) else { return };
+        row.installed_and_told |= told;
+        if self.events.len() < EVENTS {
+            self.events.push_back(Event { id, is_hard, limit: bounds.first(row) });
+        } else {
+            self.lost_events += 1;
+        }
     }
 
     fn row(&self, profile: u16, spi: u32, key: &[u8], now: u32) -> Option<Row> {
@@ -327,6 +363,10 @@ impl Table {
         let id = u32::try_from(self.rows).ok()?;
         if self.rows.is_multiple_of(BLOCK_ROWS) {
             self.blocks.push(Vec::with_capacity(BLOCK_ROWS));
+            // Whoever has few associations pays for few: only from the second block on.
+            if let [_, .., block] = &self.blocks[..] {
+                pages::prefer_huge(block);
+            }
         }
         self.blocks.last_mut()?.push(Row::default());
         self.rows += 1;
