@@ -73,12 +73,17 @@ def write(folder: Path, name: str, peers: dict[str, tuple[bytes, str]], **settin
 
 @contextmanager
 def two_hosts(
-    folder: Path, version: int = 4, start: bool = True, **settings: Any
+    folder: Path, version: int = 4, start: bool = True, router: bool = False, **settings: Any
 ) -> Iterator[tuple[PSPHost, PSPHost, Lab]]:
-    """Two hosts at one link, who have pinned each other."""
+    """Two hosts at one link, or with a router between, who have pinned each other."""
     with Lab() as lab:
         nodes = {name: lab.host(name) for name in ("left", "right")}
-        lab.link(*nodes.values())
+        if router:
+            between = lab.router("between")
+            for node in nodes.values():
+                lab.link(node, between)
+        else:
+            lab.link(*nodes.values())
         made = {name: identity.make(name, folder) for name in nodes}
         address = {name: node.address if version == 4 else node.address6 for name, node in nodes.items()}
         hosts = []

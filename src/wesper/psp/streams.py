@@ -44,9 +44,8 @@ class StreamInterface:
         try:
             self.device: Device = open_device(name, _MTU, kind=kind)
         except (PermissionNeeded, UnsupportedError) as error:
-            needed = error.capability if isinstance(error, PermissionNeeded) else "CAP_NET_ADMIN"
             raise PermissionNeeded(
-                f"{needed}, or a daemon that was started by root; datagrams need neither",
+                "CAP_NET_ADMIN and /dev/net/tun, or a daemon that was started by root; datagrams need neither",
                 f"a TUN device for PSP streams ({error})",
             ) from None
         self._opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
