@@ -42,6 +42,10 @@ def open_receivers(addresses: Sequence[IPAddress], port: int) -> list[Link]:
             except OSError as error:
                 if addresses or address.version == 4 or error.errno != errno.EAFNOSUPPORT:
                     raise
+            except ConfigError as error:
+                if error.key != "local":
+                    raise
+                raise ConfigError(error.what, key="addresses", expected=error.expected) from None
     except PermissionNeeded:
         for each in opened:
             each.close()
