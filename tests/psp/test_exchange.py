@@ -214,9 +214,37 @@ def test_a_limit_asks_for_a_fresh_association() -> None:
     for _ in range(100):
         spis.add(carries(a, row, b))
         while (event := a.table.next_event()) is not None:
-            assert a.exchange.wanted(event.id)
+            a.exchange.wanted([event.id, 77])
             pump(a, b)
     assert len(spis) == 100 // 8 + 1
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_limits_of_raw_connections_ask_for_many_at_once(ours: bool) -> None:
+    a, b = pair(OPEN_TERMS, OPEN_TERMS)
+    opener, sender, receiver = (a, a, b) if ours else (b, a, b)
+    sender.table = psp.TransmitTable(sender.device, [psp.Profile()], hard=psp.Limits(packets=10))
+    sender.exchange._table = sender.table
+    opener.exchange.open(Kind.RAW, 0, count=50, now=1)
+    pump(a, b)
+    (run,) = sender.exchange._spaces[ours]
+    sender.exchange.close(run, [49])
+    pump(a, b)
+    busy = [int(row) for row in run.rows[:49:7]]
+    spis = set()
+    for _ in range(100):
+        for row in busy:
+            spis.add(carries(sender, row, receiver))
+        near = []
+        while (event := sender.table.next_event()) is not None:
+            near.append(event.id)
+        if near:
+            assert sorted(near) == sorted(busy)
+            before = sender.exchange.waiting_octets
+            sender.exchange.wanted(near)
+            assert sender.exchange.waiting_octets - before == 4 + 8 + 8 * len(near)  # one message
+            pump(a, b)
+    assert len(spis) == (100 // 8 + 1) * len(busy)
 
 
 def test_many_are_rekeyed_in_turn() -> None:

@@ -170,10 +170,13 @@ class PeerExchanges(Agreements):
             self._generation = self._device.generation
             for session in list(self._sessions):
                 session.exchange.rotated(now)
+        near_limits = []
         while (event := self._table.next_event()) is not None:
             if event.kind is TableEventKind.SOFT_EXPIRED:
-                any(session.exchange.wanted(event.id) for session in self._sessions)
+                near_limits.append(event.id)
         for session in list(self._sessions):
+            if near_limits:
+                session.exchange.wanted(near_limits)
             session.exchange.handle_timeout(now)
             self._flush(session)
 

@@ -9,7 +9,7 @@ Source: docs/psp-exchange.md.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -66,6 +66,7 @@ class Exchange:
         self._due: deque[tuple[Run, NDArray[np.intp]]] = deque()  # to be re-keyed
         self._rekeys: deque[tuple[int, Run, NDArray[np.intp]]] = deque()  # on their way, and since when
         self._rows: dict[int, tuple[Run, int]] = {}  # of connections with kinds, for limits of theirs
+        self._raw: set[Run] = set()  # they may be millions: their rows are searched where one is near a limit
         self._live = {True: 0, False: 0}
         self._spent, self._spent_generation = 0, device.generation
         self._heard, self._pinged = now, 0
@@ -192,17 +193,22 @@ class Exchange:
                     run.generation = self._device.generation
         self._rekey_due(now)
 
-    def wanted(self, row: int) -> bool:
-        """Ask the peer for a fresh association in a row's place, as the table's SOFT_EXPIRED says.
+    def wanted(self, rows: Sequence[int]) -> None:
+        """Ask the peer for fresh associations in the places of rows, as the table's SOFT_EXPIRED says.
 
-        Return whether the row is of this exchange.
+        Rows that are none of this exchange's are passed over.   Cost: O(raw connections) where there are such.
         """
-        known = self._rows.get(row)
-        if known is None or self.ended:
-            return False
-        run, place = known
-        self._send(messages.listed(Type.WANTED, run.ours, run.ids(np.array([place], np.intp))))
-        return True
+        if self.ended:
+            return
+        for run, place in filter(None, map(self._rows.get, rows)):
+            self._want(run, np.array([place], np.intp))
+        asked = np.array(rows, np.uint64)
+        for run in self._raw:
+            self._want(run, np.flatnonzero(np.isin(run.rows, asked) & run.alive))
+
+    def _want(self, run: Run, places: NDArray[np.intp]) -> None:
+        if len(places):
+            self._send(messages.listed(Type.WANTED, run.ours, run.ids(places)))
 
     def end(self, reason: EndReason = EndReason.STOPPED, sentence: str = "the host goes away") -> None:
         """End the exchange."""
@@ -339,7 +345,9 @@ class Exchange:
         )
         self._spaces[ours].add(run)
         self._live[ours] += count
-        if offer.kind is not Kind.RAW:
+        if offer.kind is Kind.RAW:
+            self._raw.add(run)
+        else:
             self._rows.update((int(row), (run, place)) for place, row in enumerate(rows))
         if ours and receive.size and int(receive[0]) >> 31 != self._device.generation & 1:
             self._rekey(run, np.arange(count), now)  # the device has rotated since they were asked for
@@ -416,6 +424,7 @@ class Exchange:
             self._rows.pop(row, None)
         if not run.alive.any():
             self._spaces[run.ours].remove(run)
+            self._raw.discard(run)
 
     def _may_spend(self, count: int) -> bool:
         """Whether the peer may cause so many more SPIs to be given away under this device key."""
