@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from wesper import psp
 from wesper.crypto import psp as crypto
+from wesper.crypto import psp_masked
 from wesper.crypto.siphash import siphash
 from wesper.errors import ConfigError, KeyMaterialError
+from wesper.psp import portable as portable_way
 
 KEY = bytes(range(32))
 
@@ -41,6 +43,11 @@ def test_arrays(version: int, count: int) -> None:
     assert rows.shape == (count, used.key_octets)
     portable = np.empty_like(rows)
     crypto.DeviceKey(KEY).derive_many(spis, used, portable)
+    assert rows.tobytes() == portable.tobytes()
+    masked = np.empty(count * used.key_octets + 1, np.uint8)[1:].reshape(rows.shape)  # not where numbers like to be
+    psp_masked.derive_many(crypto.DeviceKey(KEY), spis, used, masked)
+    assert rows.tobytes() == masked.tobytes()
+    portable_way.derive_many(crypto.DeviceKey(KEY), spis, used, portable)
     assert rows.tobytes() == portable.tobytes()
     for index in {0, count // 2, count - 1} if count else ():
         assert rows[index].tobytes() == psp.derive_key(KEY, int(spis[index]), version)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, KeyMaterialError
 from .transforms import block_encrypt
 
 DEVICE_KEY: Final = 32  # octets, whatever the length of what is derived
-_CHUNK: Final = 16384  # SPIs whose blocks and keys fit the second-level cache
+CHUNK: Final = 16384
+"""Blocks that fit the second-level cache, and their keys too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,33 +83,41 @@ class DeviceKey:
     def derive(self, spi: int, version: Version) -> bytes:
         """Return the key of an SPI: 16 or 32 octets.   Cost: one AES block for each 16 octets."""
         blocks = b"".join(_xor(block, self._subkey) for block in input_blocks(spi, version))
-        encryptor = Cipher(algorithms.AES(self._key), modes.ECB()).encryptor()
-        return encryptor.update(blocks)
+        return self.encryptor(modes.ECB()).update(blocks)
+
+    def encryptor(self, mode: modes.ECB | modes.XTS, second: bytes = b"") -> CipherContext:
+        """Return what encrypts under it.   second: another key of the mode's, behind this one."""
+        return Cipher(algorithms.AES(self._key + second), mode).encryptor()
+
+    def templates(self, version: Version, rows: int) -> NDArray[np.uint8]:
+        """Return what AES takes for so many keys of the SPI 0: (rows, blocks a key, 16)."""
+        # CMAC of one whole block: the block XOR the subkey, encrypted. All but the SPI is the same for every key.
+        blocks = b"".join(_xor(block, self._subkey) for block in input_blocks(0, version)) * rows
+        return np.frombuffer(blocks, np.uint8).copy().reshape(rows, version.key_octets // 16, 16)
 
     def derive_many(self, spis: NDArray[np.uint32], version: Version, out: NDArray[np.uint8]) -> None:
         """Write the keys of many SPIs, one a row.   out: (n, key octets), contiguous."""
-        encryptor = Cipher(algorithms.AES(self._key), modes.ECB()).encryptor()
+        encryptor = self.encryptor(modes.ECB())
         per_key = version.key_octets // 16
-        # CMAC of one whole block: the block XOR the subkey, encrypted. All but the SPI is the same for every key.
-        rows = min(len(spis), _CHUNK)
-        blocks = np.frombuffer(b"".join(input_blocks(0, version)) * rows, np.uint8).copy().reshape(rows, per_key, 16)
-        blocks ^= np.frombuffer(self._subkey, np.uint8)
-        words = blocks.view(np.uint32)
-        mask = np.frombuffer(self._subkey, np.uint32, 1, 8)
-        flat = _octets(out)
-        for first in range(0, len(spis), _CHUNK):
-            part = spis[first : first + _CHUNK]
-            swapped = part.astype(">u4").view(np.uint32)
+        rows = min(len(spis), CHUNK // per_key)
+        blocks = self.templates(version, rows)
+        places = blocks.view(">u4")[:, :, 2]
+        constant = places[0, 0] if rows else 0  # of the subkey alone
+        flat = octets_of(out)
+        for first in range(0, len(spis), max(rows, 1)):
+            part = spis[first : first + rows]
+            numbers = part ^ np.uint32(constant)
             for block in range(per_key):
-                np.bitwise_xor(swapped, mask, out=words[: len(part), block, 2])
-            ready, place = _octets(blocks[: len(part)]), flat[first * version.key_octets :]
+                places[: len(part), block] = numbers  # turned round on the way
+            ready, place = octets_of(blocks[: len(part)]), flat[first * version.key_octets :]
             if len(place) >= len(ready) + 15:  # update_into wants a block more than it fills, less one octet
                 encryptor.update_into(ready, place)
             else:
                 place[:] = encryptor.update(ready)
 
 
-def _octets(array: NDArray[np.uint8]) -> memoryview:
+def octets_of(array: NDArray[np.uint8]) -> memoryview:
+    """Return a contiguous array's octets, not a copy."""
     flat: Any = array.reshape(-1)  # NumPy's stubs do not say that arrays have buffers
     return memoryview(flat)
 

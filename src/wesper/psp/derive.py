@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..crypto import psp as crypto
 from ..engine import native_is_built
 from ..errors import ConfigError, KeyMaterialError
+from . import portable
 
 
 def derive_key(device_key: bytes, spi: int, version: int = 0) -> bytes:
@@ -64,7 +65,7 @@ def derive_keys(
 
         native(device_key, spis, used, out, threads or os.cpu_count() or 1)
     else:
-        crypto.DeviceKey(device_key).derive_many(spis, used, out)
+        portable.derive_many(crypto.DeviceKey(device_key), spis, used, out)
     return out
 
 

@@ -15,6 +15,7 @@ from ..engine import Packets
 from ..protocols import psp as protocol
 from ..protocols.psp import Opened, Profile
 from ..verdict import REASON_BY_CODE, Dropped, DropReason
+from . import portable
 from .batch import Received, Sent
 from .interface import Engine, Options, SampledDrop, check_batch, check_key, no_device_key, parsed_version
 
@@ -46,7 +47,7 @@ class ReferenceEngine(Engine):
         for slot, chosen in ((0, ~upper), (1, upper)):
             if chosen.any():
                 rows = np.empty((int(chosen.sum()), used.key_octets), np.uint8)
-                self._device_key(slot).derive_many(spis[chosen], used, rows)
+                portable.derive_many(self._device_key(slot), spis[chosen], used, rows)
                 out[chosen] = rows
         return out
 
