@@ -55,6 +55,7 @@ class Engine:
         events: int,
         resync_failures: int,
         resync_tries: int,
+        shards: int,
         provider: str | None = None,
     ) -> Self: ...
     def _install(
@@ -112,8 +113,8 @@ class Dataplane:
 
     devices: (descriptor, virtio_net_hdr or not, destination and source address of Ethernet frames if there is such a
     header, whether it takes UDP super-packets); one outward worker each.
-    links: (udp4, udp6, raw4 or raw6, descriptor, local address, local port, whether anything comes by it); one inward
-    worker for each that receives.
+    links: (udp4, udp6, raw4 or raw6, descriptor, local address, local port, whether other sockets share that, for which
+    shard of the engine it receives, None if nothing comes by it); one inward worker for each that receives.
     offloads: try UDP_SEGMENT and UDP_GRO.   Descriptors are copied.
     """
 
@@ -121,11 +122,17 @@ class Dataplane:
         cls,
         engine: Engine | PspGateway,
         devices: Sequence[tuple[int, bool, bytes | None, bool]],
-        links: Sequence[tuple[str, int, IPv4Address | IPv6Address, int, bool]],
+        links: Sequence[tuple[str, int, IPv4Address | IPv6Address, int, bool, int | None]],
         offloads: bool,
     ) -> Self: ...
     def start(self) -> None:
         """Start the threads.   Raises OSError."""
+
+    def drain(self) -> float:
+        """Have what waits at the links opened and written, by a thread for each; return the seconds it took.
+
+        For measurement, in place of `start`.
+        """
 
     def stop(self, drain_seconds: float) -> None:
         """End outward workers, the inward ones after so many seconds more.   Raises the OSError that one ended with."""
@@ -179,6 +186,9 @@ def sub_sa_key(kdf: str, root_key: bytes, session_id: int, octets: int) -> bytes
 
 def stateless_key(master: bytes, spi: int, device: int, epoch: int) -> bytes:
     """Return key, then salt of a device's epoch in an EESP-SL-1 group.   master: 32 octets.   Raises ValueError."""
+
+def shard_of(packet: bytes, shards: int) -> int:
+    """Return the shard in which an engine of so many opens a packet, from its IP header on."""
 
 def hmac(suite: str, auth_key: bytes, data: bytes) -> bytes:
     """Return the MAC of a suite with a separate one, cut to its ICV."""
@@ -280,11 +290,7 @@ class PspTable:
     def install(self, profile: int, spi: int, key: bytes, now: int) -> int | None: ...
     def install_many(self, profile: int, spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int) -> Array: ...
     def replace(self, id: int, spi: int, key: bytes, now: int) -> bool: ...
-    def replace_many(
-        self, ids: NDArray[np.uint64], spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int
-    ) -> int: ...
     def remove(self, id: int) -> bool: ...
-    def remove_many(self, ids: NDArray[np.uint64]) -> int: ...
     def state(self, id: int) -> tuple[int, int, int, int] | None: ...
     def next_event(self) -> tuple[int, bool, int] | None: ...
     lost_events: int

@@ -96,7 +96,7 @@ class Life:
         return {}
 
     def __init__(self, options: dict[str, Any]) -> None:
-        self.reference, self.native = engine("reference", **options), engine("native", **options)
+        self.reference, self.native = engine("reference", **options), engine("native", shards=3, **options)
         self.now = 0
         self.sas: dict[int, tuple[SA, oracle.Keys]] = {}
         self.sent: list[bytes] = []

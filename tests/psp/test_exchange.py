@@ -247,20 +247,6 @@ def test_limits_of_raw_connections_ask_for_many_at_once(ours: bool) -> None:
     assert len(spis) == (100 // 8 + 1) * len(busy)
 
 
-def test_of_an_association_that_comes_twice_in_a_message_the_later_counts() -> None:
-    a, b = pair(OPEN_TERMS, OPEN_TERMS)
-    a.exchange.open(Kind.RAW, 0, count=3, now=1)
-    pump(a, b)
-    (run,) = a.exchange._spaces[True]
-    spis, keys = b.device.allocate_many(4)
-    ids = np.array([3, 1, 3, 2], np.uint64)
-    a.exchange.receive(messages.rekey(False, 0, ids, spis, keys), 1)
-    assert not a.exchange.ended
-    assert [a.sends(int(row)) for row in run.rows] == [spis[1], spis[3], spis[2]]
-    for row in run.rows:
-        carries(a, int(row), b)
-
-
 def test_many_are_rekeyed_in_turn() -> None:
     a, b = pair(OPEN_TERMS, Terms(raw=True, most_batch=1000))
     a.exchange.open(Kind.RAW, 0, count=1000, now=1)

@@ -210,29 +210,3 @@ def test_both_engines_keep_the_same_table(steps: list[tuple[str, int, int, int]]
             counters = subject._device.engine.counters()
             outcomes.append((outcome, state, events(subject), len(subject), counters))
         assert outcomes[0] == outcomes[1], step
-
-
-def test_many_are_replaced_and_removed_in_a_call(engine_name: str) -> None:
-    subject, receiver = table(engine_name)
-    ids = np.array([install(subject, receiver) for _ in range(5)], np.uint64)
-    spis, keys = receiver.allocate_many(3)
-    chosen = ids[[4, 0, 2]]
-    subject.replace_many(chosen, spis, keys)
-    got = receiver.decapsulate_many(subject.encapsulate_many(chosen, Packets.of([udp()] * 3)).packets)
-    assert not got.codes.any()
-    assert got.spis.tolist() == spis.tolist()
-    more, their_keys = receiver.allocate_many(3)
-    for wrong_ids, wrong_spis, what in (
-        (np.array([1, 77, 3], np.uint64), more, "association 77"),
-        (ids[[1, 2, 3]], np.array([more[0], 1 << 31, more[2]], np.uint32), "association 2"),
-    ):
-        with pytest.raises(ConfigError, match=what):
-            subject.replace_many(wrong_ids, wrong_spis, their_keys)
-        assert [subject.state(id).spi for id in (1, 2, 3)] == [more[0], spis[2], 4]  # those before it are replaced
-    with pytest.raises(ConfigError, match="a row for each"):
-        subject.replace_many(ids, more, their_keys)
-    subject.remove_many(ids[[1, 3]])
-    with pytest.raises(ConfigError, match="no association has the number 1"):
-        subject.remove_many(ids[:3])
-    assert len(subject) == 2
-    subject.remove_many(ids[:0])

@@ -104,6 +104,61 @@ def test_every_setting(settings: str, engine: str, tmp_path: Path) -> None:
             assert {(sa.protocol, sa.format) for sa in load_keys(found)} == {(format.protocol, format)}
 
 
+@pytest.mark.needs_native
+@pytest.mark.parametrize("settings", ["flows", "optimized", "sub SAs", "stateless"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_flows_are_steered_to_workers(settings: str, version: int, tmp_path: Path) -> None:
+    """Three workers at each end: what the kernel has steered is where the engine opens it, and all of it arrives."""
+    format = FORMATS[settings]
+    options: dict[str, Any] = {"protocol": format.protocol, "format": format, "version": version}
+    with pair() as lab:
+        a, b = lab
+        left, right = two_ends(tmp_path, a, b, "native", **options)
+        for side in (left, right):
+            side.set("interface", workers=3)
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            with contextlib.ExitStack() as stack:
+                there = stack.enter_context(b.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                there.bind((right.inner, 7777))
+                there.settimeout(5)
+                flows = [stack.enter_context(a.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(40)]
+                for turn in range(5):
+                    for flow in flows:
+                        flow.sendto(b"%d" % turn, (right.inner, 7777))
+                came = [there.recvfrom(100) for _ in range(200)]
+            assert len({source for _, source in came}) == 40
+            for flow in {source for _, source in came}:
+                assert [octets for octets, source in came if source == flow] == [b"0", b"1", b"2", b"3", b"4"]
+            assert tcp(*lab, right.inner, 1 << 17) == 1 << 17
+            status = right.status()
+            assert {link["sockets"] for link in status["links"]} == {3}
+            counts = status["loop_counts"]
+            assert counts["link_received_packets"] > 200
+            assert counts["link_unsteered_packets"] == 0
+            assert right.pair()["in"]["packets"] == counts["link_received_packets"] - sum(status["drops"].values())
+            left.down()
+            right.down()
+
+
+@pytest.mark.needs_native
+def test_a_flow_keeps_its_order_and_nothing_comes_twice_without_steering(tmp_path: Path) -> None:
+    """A raw socket has one worker, whatever the flows: it opens each in its shard."""
+    format = FORMATS["flows"]
+    with pair() as lab:
+        left, right = two_ends(tmp_path, *lab, "native", protocol="wespv2", format=format, port=0)
+        for side in (left, right):
+            side.set("interface", workers=3)
+        with ending(left, right):
+            left.up()
+            right.up()
+            await_ping(left, right.inner)
+            assert tcp(*lab, right.inner, 1 << 17) == 1 << 17
+            assert {link["sockets"] for link in right.status()["links"]} == {1}
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("protocol", NUMBERS)
 def test_new_keys_without_losing_a_packet(protocol: str, engine: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 use crate::events::{Event, EventKind, EventQueue};
 use crate::profile::{Lifetime, Profile, SECOND};
 use crate::rows::Row;
+use crate::tally::{Lived, Share};
 
 /// Half of the 32-bit sequence numbers: without ESN time for the next SA.
 const HALF_SPACE: u64 = 1 << 31;
@@ -33,6 +34,8 @@ pub(crate) struct Whose<'a> {
     pub(crate) profile: &'a Profile,
     /// Outbound: the last number used; inbound none, as the sender sees to it.
     pub(crate) sent: Option<u64>,
+    /// Inbound: this shard's part in an SA with limits that several shards count for.
+    pub(crate) share: Option<&'a Share>,
 }
 
 impl Whose<'_> {
@@ -80,20 +83,22 @@ impl Life {
 
     /// Says whether the hard lifetime is over, and tells so the first time.
     pub(crate) fn is_expired(&mut self, whose: &Whose<'_>, now: u64, events: &mut EventQueue) -> bool {
-        if !self.expired
-            && let Some(limit) = self.reached(&whose.profile.hard, now)
-        {
+        if self.is_over(whose) {
             self.expired = true;
-            events.tell(Event { limit, ..Event::of(EventKind::HardExpired, now, whose.id) });
+        } else if let Some(limit) = self.reached(&whose.profile.hard, whose, now) {
+            self.expired = true;
+            if whose.share.is_none_or(Share::expire) {
+                events.tell(Event { limit, ..Event::of(EventKind::HardExpired, now, whose.id) });
+            }
         }
         self.expired
     }
 
     /// Tells that the soft lifetime is over, if it is and was not told.
     pub(crate) fn soften(&mut self, whose: &Whose<'_>, now: u64, events: &mut EventQueue) {
-        if !self.expired
+        if !self.is_over(whose)
             && !self.soft_told
-            && let Some(limit) = self.reached(&whose.soft(), now)
+            && let Some(limit) = self.reached(&whose.soft(), whose, now)
         {
             self.tell_soft(limit, whose, now, events);
         }
@@ -104,8 +109,11 @@ impl Life {
     /// until: another time at which the packet path wants to be asked.
     #[cold]
     pub(crate) fn look(&mut self, whose: &Whose<'_>, until: u64, now: u64, events: &mut EventQueue) {
+        if let Some(share) = whose.share {
+            share.put(self.lived());
+        }
         if !self.soft_told {
-            let limit = self.reached(&whose.soft(), now);
+            let limit = self.reached(&whose.soft(), whose, now);
             let limit = limit.or_else(|| whose.is_half_way().then_some("sequence"));
             if let Some(limit) = limit {
                 self.tell_soft(limit, whose, now, events);
@@ -117,6 +125,11 @@ impl Life {
 
     /// Works out up to which counts and time nothing has to be looked at.
     pub(crate) fn watch(&mut self, whose: &Whose<'_>, until: u64) {
+        if whose.share.is_some() {
+            // Others count too: each packet has to look.
+            (self.watch_packets, self.watch_octets, self.check_ns) = (0, 0, 0);
+            return;
+        }
         let soft = if self.soft_told { Lifetime::default() } else { whose.soft() };
         let hard = &whose.profile.hard;
         let lower = |a: Option<u64>, b: Option<u64>| a.unwrap_or(u64::MAX).min(b.unwrap_or(u64::MAX));
@@ -140,8 +153,8 @@ impl Life {
 
     /// Returns the second in which a limit of time will be reached if no packet comes.
     pub(crate) fn next_second(&self, whose: &Whose<'_>) -> Option<u64> {
-        let used = self.used_ns / SECOND;
-        if self.expired {
+        let used = self.total(whose).used_ns / SECOND;
+        if self.is_over(whose) {
             return Some(used);
         }
         let after = |limit: &Lifetime| {
@@ -149,19 +162,36 @@ impl Life {
             let idle = limit.idle_seconds.map(|idle| idle.saturating_add(used));
             seconds.into_iter().chain(idle).min()
         };
-        let soft = if self.soft_told { None } else { after(&whose.soft()) };
+        let is_softened = self.soft_told || whose.share.is_some_and(Share::is_softened);
+        let soft = if is_softened { None } else { after(&whose.soft()) };
         soft.into_iter().chain(after(&whose.profile.hard)).min()
     }
 
-    fn reached(&self, limits: &Lifetime, now: u64) -> Option<&'static str> {
+    fn reached(&self, limits: &Lifetime, whose: &Whose<'_>, now: u64) -> Option<&'static str> {
+        let lived = self.total(whose);
         let second = (now / SECOND) as i64;
-        let (age, idle) = (second - i64::from(self.installed_s), second - (self.used_ns / SECOND) as i64);
-        limits.reached(age, self.octets, self.packets, idle)
+        let (age, idle) = (second - i64::from(self.installed_s), second - (lived.used_ns / SECOND) as i64);
+        limits.reached(age, lived.octets, lived.packets, idle)
+    }
+
+    /// Says whether the hard lifetime was found to be over, here or in another shard.
+    pub(crate) fn is_over(&self, whose: &Whose<'_>) -> bool {
+        self.expired || whose.share.is_some_and(Share::is_expired)
+    }
+
+    fn lived(&self) -> Lived {
+        Lived { packets: self.packets, octets: self.octets, used_ns: self.used_ns }
+    }
+
+    fn total(&self, whose: &Whose<'_>) -> Lived {
+        whose.share.map_or(self.lived(), |share| share.total(self.lived()))
     }
 
     fn tell_soft(&mut self, limit: &'static str, whose: &Whose<'_>, now: u64, events: &mut EventQueue) {
         self.soft_told = true;
-        events.tell(Event { limit, ..Event::of(EventKind::SoftExpired, now, whose.id) });
+        if whose.share.is_none_or(Share::soften) {
+            events.tell(Event { limit, ..Event::of(EventKind::SoftExpired, now, whose.id) });
+        }
     }
 }
 

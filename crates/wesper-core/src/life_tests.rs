@@ -15,7 +15,7 @@ fn limits(seconds: u64, octets: u64, packets: u64, idle: u64) -> Lifetime {
 fn run(profile: &Profile, times_s: &[u64]) -> Vec<(u64, EventKind, &'static str)> {
     let row = Row { spi: 1, installed_s: 100, ..Row::EMPTY };
     let (mut life, mut events) = (Life::of(&row), EventQueue::new(100));
-    let whose = Whose { id: 7, spi: 1, profile, sent: Some(0) };
+    let whose = Whose { id: 7, spi: 1, profile, sent: Some(0), share: None };
     life.watch(&whose, u64::MAX);
     let mut told = Vec::new();
     for second in times_s {
@@ -64,7 +64,7 @@ fn a_pause_ends_an_sa_with_an_idle_limit_however_many_packets_came_before() {
 fn the_next_second_is_the_earliest_limit_not_told() {
     let both = profile(limits(50, 0, 0, 8), limits(60, 0, 0, 20));
     let mut life = Life::of(&Row { spi: 1, installed_s: 100, ..Row::EMPTY });
-    let whose = Whose { id: 1, spi: 1, profile: &both, sent: None };
+    let whose = Whose { id: 1, spi: 1, profile: &both, sent: None, share: None };
     assert_eq!(life.next_second(&whose), Some(108));
     life.account(1, 110 * SECOND);
     assert_eq!(life.next_second(&whose), Some(118));
@@ -80,7 +80,7 @@ fn the_next_second_is_the_earliest_limit_not_told() {
 fn half_the_short_numbers_are_time_for_the_next_sa() {
     let short = Profile { esn: false, ..profile(Lifetime::default(), Lifetime::default()) };
     let (mut life, mut events) = (Life::default(), EventQueue::new(9));
-    let whose = |sent| Whose { id: 1, spi: 1, profile: &short, sent: Some(sent) };
+    let whose = |sent| Whose { id: 1, spi: 1, profile: &short, sent: Some(sent), share: None };
     life.watch(&whose(HALF_SPACE - 2), u64::MAX);
     assert!(!life.account(1, 0));
     assert!(life.account(1, 0), "the second packet has number 2^31");

@@ -408,6 +408,8 @@ pub struct Options {
     pub contexts: usize,
     /// Expanded keys of Sub SAs and stateless senders that each half keeps besides.
     pub derived_keys: usize,
+    /// Shards of the inbound half, at least 1: as many threads can open packets at once.
+    pub shards: usize,
 }
 
 impl Options {
@@ -424,6 +426,7 @@ impl Options {
             seed: 0,
             contexts: 65_536,
             derived_keys: 16_384,
+            shards: 1,
         }
     }
 }

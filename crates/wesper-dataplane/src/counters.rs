@@ -89,12 +89,14 @@ pub mod inward {
     pub const WRITTEN_PACKETS: usize = 12;
     pub const WRITTEN_OCTETS: usize = 13;
     pub const WRITES: usize = 14;
-    pub const ALL: usize = 15;
+    pub const UNSTEERED: usize = 15;
+    pub const ALL: usize = 16;
 }
 
 /// Names of what goes from the links to the device. Octets are of IP packets; calls may be of many packets.
 ///
-/// link_received_packets is the sum of device_written_packets, slow, and what is lost or dropped.
+/// link_received_packets is the sum of device_written_packets, slow, and what is lost or dropped. link_unsteered_packets are those
+/// of them that came to another shard's worker.
 pub const INWARD: [&str; inward::ALL] = [
     "link_receive_calls",
     "inward_batches",
@@ -111,6 +113,7 @@ pub const INWARD: [&str; inward::ALL] = [
     "device_written_packets",
     "device_written_octets",
     "device_write_calls",
+    "link_unsteered_packets",
 ];
 
 #[cfg(test)]

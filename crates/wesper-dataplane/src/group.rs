@@ -1,7 +1,11 @@
-//! Protected packets put together to messages for sockets: several of one size to one place go as one.
+//! Protected packets put together to messages for sockets: several of one size and flow to one place go as one.
+//!
+//! Of one flow, because a receiver may steer a message as a whole (`wesper_core::steering`).
 
 use std::net::IpAddr;
 use std::ops::Range;
+
+use wesper_core::steering;
 
 use crate::join::Piece;
 use crate::outer::{self, Outer};
@@ -69,6 +73,8 @@ pub struct Group {
     pub octets: usize,
     /// Their places in [`Groups::pieces`].
     pub pieces: Range<usize>,
+    /// What its packets show of their flow.
+    flow: u32,
     /// A shorter one has ended it.
     is_closed: bool,
 }
@@ -114,12 +120,14 @@ impl Groups {
         let header = if kind.is_some_and(LinkKind::is_udp) { outer.header } else { 0 };
         let Some(len) = packet.len.checked_sub(header) else { return false };
         let piece = Piece { at: packet.at + header, len };
+        let flow = if header != 0 { steering::flow_of_datagram(piece.of(buf)) } else { 0 };
         let place = self.pieces.len();
         self.pieces.push(piece);
         self.last = Some(packet);
         if let Some(group) = self.groups.last_mut()
             && is_alike
             && header != 0
+            && flow == group.flow
             && !group.is_closed
             && group.pieces.len() < MOST
             && piece.len <= group.size
@@ -131,7 +139,7 @@ impl Groups {
             group.is_closed = piece.len < group.size;
         } else {
             let (size, pieces) = (piece.len, place..place + 1);
-            self.groups.push(Group { link, outer, size, octets: size, pieces, is_closed: false });
+            self.groups.push(Group { link, outer, size, octets: size, pieces, flow, is_closed: false });
         }
         true
     }
@@ -183,6 +191,20 @@ mod tests {
         let expected = [vec![100, 100, 60], vec![60], vec![61], vec![61], vec![61]].map(|group| (0, group)).to_vec();
         assert_eq!(sizes(&list, &links, true), expected);
         assert_eq!(sizes(&list, &links, false).len(), 7);
+    }
+
+    #[test]
+    fn flows_go_apart() {
+        let links = [end(LinkKind::Udp4, "192.0.2.1", 4500)];
+        let (mut buf, pieces) = packets(&[(4500, 2, 0, 100); 5]);
+        for (piece, spi) in pieces.iter().zip([7, 7, 8, 7, 7]) {
+            buf[piece.at + 28..piece.at + 32].copy_from_slice(&[0, 0, 1, spi]);
+        }
+        let mut groups = Groups::default();
+        for piece in pieces {
+            assert!(groups.push(&buf, piece, &links, |_| true));
+        }
+        assert_eq!(groups.groups.iter().map(|group| group.pieces.len()).collect::<Vec<_>>(), [2, 1, 2]);
     }
 
     #[test]

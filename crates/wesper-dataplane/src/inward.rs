@@ -4,12 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 
 use wesper_core::selectors::Way;
+use wesper_core::steering;
 
 use crate::Shared;
 use crate::carrier::{Carrier, Inbound};
 use crate::counters::inward::{
     ALL, BAD_DATAGRAM, BATCHES, BY_ENGINE, DEVICE_DOWN, DEVICE_FULL, DEVICE_REFUSED, OCTETS, PACKETS, RECEIVE_ERRORS,
-    RECEIVES, SLOW, SLOW_LOST, WRITES, WRITTEN_OCTETS, WRITTEN_PACKETS,
+    RECEIVES, SLOW, SLOW_LOST, UNSTEERED, WRITES, WRITTEN_OCTETS, WRITTEN_PACKETS,
 };
 use crate::device::Device;
 use crate::group::LinkKind;
@@ -64,15 +65,8 @@ impl<'a> Inward<'a> {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let stop = self.shared.stop_inward();
         loop {
-            let room = self.buf.get_mut(..self.messages * STRIDE).unwrap_or_default();
-            let is_dry = match self.intake.receive(self.link.fd(), room, STRIDE, FRONT) {
-                Ok(messages) => {
-                    self.open(messages);
-                    self.write();
-                    self.counts[RECEIVES] += messages as u64;
-                    self.counts[BATCHES] += 1;
-                    messages < self.messages
-                }
+            let is_dry = match self.pass_on() {
+                Ok(messages) => messages < self.messages,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
                 Err(_) => {
                     // An ICMP error is told once; what stays is no reason to keep a core busy.
@@ -98,17 +92,48 @@ impl<'a> Inward<'a> {
         }
     }
 
-    /// Opens all datagrams of the messages, in place, all of them under one lock.
-    fn open(&mut self, messages: usize) {
-        let shared = self.shared;
-        match &shared.carrier {
-            Carrier::Sas(engine) => engine.with_receiver(|receiver| self.open_with(receiver, messages)),
-            Carrier::Psp(gateway) => self.open_with(&mut *gateway.receiver(), messages),
+    /// Works until nothing waits.
+    pub(crate) fn drain(&mut self) {
+        while self.pass_on().is_ok() {
+            self.shared.inward.add(&mut self.counts);
         }
     }
 
-    fn open_with<R: Inbound>(&mut self, receiver: &mut R, messages: usize) {
+    /// Receives, opens and writes once; returns how many messages came.
+    fn pass_on(&mut self) -> io::Result<usize> {
+        let room = self.buf.get_mut(..self.messages * STRIDE).unwrap_or_default();
+        let messages = self.intake.receive(self.link.fd(), room, STRIDE, FRONT)?;
+        self.open(messages);
+        self.write();
+        self.counts[RECEIVES] += messages as u64;
+        self.counts[BATCHES] += 1;
+        Ok(messages)
+    }
+
+    /// Opens all datagrams of the messages, in place, all of them under one lock.
+    fn open(&mut self, messages: usize) {
+        let shared = self.shared;
         self.buf.truncate(self.messages * STRIDE);
+        match &shared.carrier {
+            Carrier::Psp(gateway) => drop(self.open_with(&mut *gateway.receiver(), messages, None)),
+            Carrier::Sas(engine) if engine.shards() == 1 => {
+                engine.with_receiver(0, |receiver| drop(self.open_with(receiver, messages, None)));
+            }
+            Carrier::Sas(engine) => {
+                let own = self.link.shard().unwrap_or_default();
+                let part = |shard| Some(Part { shard, shards: engine.shards() });
+                let others = engine.with_receiver(own, |receiver| self.open_with(receiver, messages, part(own)));
+                // The kernel steers; these came while it did not yet, or by a raw socket.
+                for shard in others {
+                    let _ = engine.with_receiver(shard, |receiver| self.open_with(receiver, messages, part(shard)));
+                }
+            }
+        }
+    }
+
+    /// Opens all datagrams, or those that are for one shard; returns for which shards the others are.
+    fn open_with<R: Inbound>(&mut self, receiver: &mut R, messages: usize, part: Option<Part>) -> Vec<usize> {
+        let mut others = Vec::new();
         let Self { shared, link, device, intake, buf, joiner, alone, counts, .. } = self;
         let now = sys::now();
         let mut opener = Opener { receiver, shared, buf, counts, now, tapped: shared.tap.is_open() };
@@ -116,16 +141,24 @@ impl<'a> Inward<'a> {
             let Some(arrival) = intake.arrival(index) else { continue };
             let at = index * STRIDE + FRONT;
             let Some(front) = front_of(link, &arrival).filter(|_| !arrival.is_truncated) else {
-                opener.counts[PACKETS] += 1;
-                opener.counts[OCTETS] += arrival.octets as u64;
-                opener.counts[BAD_DATAGRAM] += 1;
+                if part.is_none_or(|part| Some(part.shard) == link.shard()) {
+                    opener.counts[PACKETS] += 1;
+                    opener.counts[OCTETS] += arrival.octets as u64;
+                    opener.counts[BAD_DATAGRAM] += 1;
+                }
                 continue;
             };
             let size = if arrival.told.segment == 0 { arrival.octets } else { arrival.told.segment };
             let (mut from, end) = (at, at + arrival.octets);
             loop {
                 let datagram = Piece { at: from, len: size.min(end - from) };
-                if let Some(packet) = opener.open(front.as_ref(), datagram, from == at) {
+                let elsewhere = part.and_then(|part| part.elsewhere(link, datagram.of(opener.buf)));
+                if let Some(shard) = elsewhere {
+                    if !others.contains(&shard) {
+                        others.push(shard);
+                    }
+                    opener.counts[UNSTEERED] += u64::from(part.is_some_and(|part| Some(part.shard) == link.shard()));
+                } else if let Some(packet) = opener.open(front.as_ref(), datagram, from == at) {
                     if device.takes_segments() {
                         joiner.push(opener.buf, packet);
                     } else {
@@ -138,6 +171,7 @@ impl<'a> Inward<'a> {
                 }
             }
         }
+        others
     }
 
     /// Writes what has been opened to the device.
@@ -152,6 +186,26 @@ impl<'a> Inward<'a> {
             let (vnet, head, pieces) = joined.finish();
             count_written(counts, device.write(vnet, head, buf, pieces), packets, octets);
         });
+    }
+}
+
+/// One shard of so many.
+#[derive(Clone, Copy)]
+struct Part {
+    shard: usize,
+    shards: usize,
+}
+
+impl Part {
+    /// Returns another shard that a link's datagram is for, none if it is for this one.
+    fn elsewhere(self, link: &Link, datagram: &[u8]) -> Option<usize> {
+        let kind = link.end().kind;
+        let shard = match kind {
+            LinkKind::Raw4 => steering::shard_of(datagram, self.shards),
+            LinkKind::Raw6 => steering::shard_of_body(link.end().port as u8, datagram, self.shards),
+            LinkKind::Udp4 | LinkKind::Udp6 => steering::shard_of_datagram(datagram, self.shards),
+        };
+        (shard != self.shard).then_some(shard)
     }
 }
 

@@ -28,10 +28,10 @@ pub mod vnet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wesper_core::selectors::Way;
 
@@ -179,7 +179,7 @@ impl Dataplane {
         if !self.inward.is_empty() || !self.outward.is_empty() {
             return Ok(());
         }
-        let receiving = self.shared.links.iter().enumerate().filter(|(_, link)| link.receives());
+        let receiving = self.shared.links.iter().enumerate().filter(|(_, link)| link.shard().is_some());
         for index in receiving.map(|(index, _)| index).collect::<Vec<_>>() {
             self.inward.push(self.spawn(format!("wesper-in-{index}"), move |shared| {
                 let device = shared.devices.get(index % shared.devices.len().max(1));
@@ -194,6 +194,30 @@ impl Dataplane {
             })?);
         }
         Ok(())
+    }
+
+    /// Has what waits at the links opened and written, by a thread for each; for measurement, in place of [`Self::start`].
+    ///
+    /// Returns how long it took from when the first began until the last had nothing left.
+    pub fn drain(&self) -> Duration {
+        let shared = &self.shared;
+        let receiving: Vec<&Link> = shared.links.iter().filter(|link| link.shard().is_some()).collect();
+        let Some(device) = shared.devices.first() else { return Duration::ZERO };
+        let ready = Barrier::new(receiving.len());
+        let work = &|link| {
+            let mut worker = Inward::new(shared, link, device);
+            ready.wait();
+            let start = Instant::now();
+            worker.drain();
+            (start, Instant::now())
+        };
+        let times: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = receiving.into_iter().map(|link| scope.spawn(move || work(link))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+        });
+        let start = times.iter().map(|(start, _)| *start).min();
+        let end = times.iter().map(|(_, end)| *end).max();
+        start.zip(end).map_or(Duration::ZERO, |(start, end)| end - start)
     }
 
     fn spawn(

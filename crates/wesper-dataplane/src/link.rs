@@ -25,23 +25,26 @@ pub struct Link {
     coalescing: bool,
     /// What the socket was last told of fragments.
     fragments: AtomicU8,
-    receives: bool,
+    /// For which shard of an engine it receives; none: it only sends, and needs no worker.
+    shard: Option<usize>,
 }
 
 impl Link {
     /// Takes a socket over: a copy of its descriptor.
     ///
     /// The socket tells of each datagram its traffic class, hop limit and destination (`tunnel/link.py:open_link`).
-    /// offloads: try UDP_SEGMENT and UDP_GRO. receives: else it only sends, and needs no worker.
-    pub fn new(fd: RawFd, end: LinkEnd, offloads: bool, receives: bool) -> io::Result<Self> {
+    /// offloads: try UDP_SEGMENT, and UDP_GRO but for a socket that shares its port: the kernel would put flows together
+    /// before it steers them. shard: for which it receives; none: it only sends.
+    pub fn new(fd: RawFd, end: LinkEnd, offloads: bool, shares: bool, shard: Option<usize>) -> io::Result<Self> {
         let fd = sys::duplicate(fd)?;
         let offloads = offloads && end.kind.is_udp();
         let segmentation = offloads && sys::has_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_SEGMENT);
+        let wanted = offloads && !shares;
         let coalescing = end.kind.is_udp()
-            && sys::set_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_GRO, offloads.into()).is_ok()
-            && offloads;
+            && sys::set_option(fd.as_fd(), libc::IPPROTO_UDP, libc::UDP_GRO, wanted.into()).is_ok()
+            && wanted;
         let (segmentation, fragments) = (AtomicBool::new(segmentation), AtomicU8::new(UNKNOWN));
-        Ok(Self { fd, end, segmentation, coalescing, fragments, receives })
+        Ok(Self { fd, end, segmentation, coalescing, fragments, shard })
     }
 
     /// Which packets it is for.
@@ -54,9 +57,9 @@ impl Link {
         self.fd.as_fd()
     }
 
-    /// Whether anything comes by it.
-    pub fn receives(&self) -> bool {
-        self.receives
+    /// For which shard it receives, none if nothing comes by it.
+    pub fn shard(&self) -> Option<usize> {
+        self.shard
     }
 
     /// Whether several datagrams may go as one message.
@@ -253,7 +256,7 @@ mod tests {
         let local = socket.local_addr().expect("bound");
         let kind = if local.is_ipv6() { LinkKind::Udp6 } else { LinkKind::Udp4 };
         let end = LinkEnd { kind, local: local.ip(), port: local.port() };
-        Link::new(socket.as_raw_fd(), end, offloads, true).expect("a socket")
+        Link::new(socket.as_raw_fd(), end, offloads, false, Some(0)).expect("a socket")
     }
 
     /// Packets from one socket to another, of these payloads.

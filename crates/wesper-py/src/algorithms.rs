@@ -208,3 +208,9 @@ fn tag(mac: Mac, auth_key: &[u8], data: &[u8]) -> PyResult<Vec<u8>> {
     context.seal(&Nonce::none(), Associated::front(data), &mut [], &mut icv).map_err(refused)?;
     Ok(icv)
 }
+
+/// The shard that an engine of so many opens a packet in.
+#[pyfunction]
+pub(crate) fn shard_of(packet: &[u8], shards: usize) -> usize {
+    wesper_core::steering::shard_of(packet, shards)
+}

@@ -20,8 +20,8 @@ use crate::gateway::PspGateway;
 
 /// Descriptor, virtio_net_hdr, destination and source of Ethernet frames, UDP super-packets.
 type DeviceParts = (RawFd, bool, Option<[u8; 12]>, bool);
-/// Kind, descriptor, local address, port, whether anything comes by it.
-type LinkParts = (String, RawFd, IpAddr, u16, bool);
+/// Kind, descriptor, local address, port, whether it shares that, for which shard it receives, if anything comes by it.
+type LinkParts = (String, RawFd, IpAddr, u16, bool, Option<usize>);
 /// Nanoseconds, outbound, inner, octets before it was cut, octets, code of the drop or 0.
 type SeenParts<'py> = (u64, bool, bool, usize, Bound<'py, PyBytes>, u8);
 
@@ -49,7 +49,7 @@ impl From<Engines<'_>> for Carrier {
 }
 
 fn link(parts: &LinkParts, offloads: bool) -> PyResult<Link> {
-    let (kind, fd, local, port, receives) = parts;
+    let (kind, fd, local, port, shares, shard) = parts;
     let kind = match kind.as_str() {
         "udp4" => LinkKind::Udp4,
         "udp6" => LinkKind::Udp6,
@@ -57,7 +57,7 @@ fn link(parts: &LinkParts, offloads: bool) -> PyResult<Link> {
         "raw6" => LinkKind::Raw6,
         _ => return Err(PyValueError::new_err(format!("no kind of link is called {kind:?}"))),
     };
-    Ok(Link::new(*fd, LinkEnd { kind, local: *local, port: *port }, offloads, *receives)?)
+    Ok(Link::new(*fd, LinkEnd { kind, local: *local, port: *port }, offloads, *shares, *shard)?)
 }
 
 #[pymethods]
@@ -76,6 +76,10 @@ impl Dataplane {
 
     fn start(&self) -> PyResult<()> {
         Ok(self.workers.lock().unwrap_or_else(PoisonError::into_inner).start()?)
+    }
+
+    fn drain(&self, py: Python<'_>) -> f64 {
+        py.detach(|| self.workers.lock().unwrap_or_else(PoisonError::into_inner).drain()).as_secs_f64()
     }
 
     fn stop(&self, py: Python<'_>, drain_seconds: f64) -> PyResult<()> {

@@ -67,7 +67,7 @@ fn seed() -> u64 {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (iv_key, udp_ports, audit, events, resync_failures, resync_tries, provider = None))]
+    #[pyo3(signature = (iv_key, udp_ports, audit, events, resync_failures, resync_tries, shards, provider = None))]
     #[allow(clippy::too_many_arguments, reason = "the fields of wesper.Options")]
     fn new(
         iv_key: [u8; 16],
@@ -76,6 +76,7 @@ impl Engine {
         events: usize,
         resync_failures: u32,
         resync_tries: u32,
+        shards: usize,
         provider: Option<&str>,
     ) -> PyResult<Self> {
         let provider = match provider {
@@ -89,6 +90,7 @@ impl Engine {
             events,
             resync_failures,
             resync_tries,
+            shards,
             provider,
             seed: seed(),
             ..Options::new(iv_key)

@@ -25,7 +25,7 @@ mod verdicts;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::algorithms::{associated, cbc, hmac, open, seal, stateless_key, sub_sa_key};
+    use crate::algorithms::{associated, cbc, hmac, open, seal, shard_of, stateless_key, sub_sa_key};
     #[pymodule_export]
     use crate::bench::{
         EspBench, FreshBench, LookupBench, ProviderBench, PspBench, TableBench, bare_block_nanoseconds,

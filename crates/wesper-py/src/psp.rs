@@ -364,37 +364,8 @@ impl PspTable {
         self.locked().replace(id, spi, key, now)
     }
 
-    /// How many were replaced; fewer than numbers where one is refused.
-    fn replace_many(
-        &self,
-        py: Python<'_>,
-        ids: &Bound<'_, PyAny>,
-        spis: &Bound<'_, PyAny>,
-        keys: &Bound<'_, PyAny>,
-        now: u32,
-    ) -> PyResult<usize> {
-        let (ids, spis, keys) = (Input::<u64>::of(ids)?, Input::<u32>::of(spis)?, Input::<u8>::of(keys)?);
-        let (ids, spis, keys) = (ids.items(), spis.items(), keys.items());
-        let octets = keys.len().checked_div(spis.len()).unwrap_or(0).max(1);
-        Ok(py.detach(|| {
-            let mut table = self.locked();
-            let mut all = ids.iter().zip(spis).zip(keys.chunks_exact(octets));
-            all.position(|((id, spi), key)| !table.replace(*id, *spi, key, now)).unwrap_or(ids.len())
-        }))
-    }
-
     fn remove(&self, id: u64) -> bool {
         self.locked().remove(id)
-    }
-
-    /// How many were removed; fewer than numbers where there is none of a number.
-    fn remove_many(&self, py: Python<'_>, ids: &Bound<'_, PyAny>) -> PyResult<usize> {
-        let ids = Input::<u64>::of(ids)?;
-        let ids = ids.items();
-        Ok(py.detach(|| {
-            let mut table = self.locked();
-            ids.iter().position(|id| !table.remove(*id)).unwrap_or(ids.len())
-        }))
     }
 
     /// (SPI, last IV, packets, octets).

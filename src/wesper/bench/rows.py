@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ..engine import Engine, Packets, native_is_built, open_engine
 from ..sa import SA, Direction, Outer, Profile
 from ..verdict import Delivered
-from . import family, psp, psp_exchange
+from . import family, psp, psp_exchange, steering
 from .loops import SLICES, later, rate
 from .measure import Row
 
@@ -58,6 +58,7 @@ def rows(*, quick: bool) -> tuple[list[Row], list[tuple[str, str]]]:
             how = "apt-get install libipsec-mb-dev, then WESPER_IPSEC_MB=1 make build"
             skipped.append(("provider ipsec-mb", how))
         found += _from_python(quick)
+        found += steering.rows()
         found += _table(quick)
         found += psp.rows(quick=quick)
         found += psp_exchange.rows()

@@ -29,6 +29,7 @@ from .events import Event, EventKind
 SECOND = 1_000_000_000
 MTU_AGE = 600 * SECOND  # RFC 4301 §8.2.2: a learnt MTU is forgotten now and then
 ICMP_PER_SECOND = 100  # unauthenticated messages that are looked at
+MOST_SHARDS = 64
 LATELY = 1 << 16  # packets: how far back one may lie that an ICMP message quotes
 
 
@@ -42,6 +43,8 @@ class Options:
     events: how many are kept; further ones are counted as lost.
     resync_failures, resync_tries: after so many ICV failures in a row, at most once a second, try so many high halves
     (RFC 4303 appendix A3).
+    shards: how many threads can open packets at once, 1..64; each sees packets of its flows alone
+    (`wesper.nic.SteeringPlan` leads them there). The reference engine has one, whatever is asked for.
     """
 
     iv_key: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
@@ -50,10 +53,13 @@ class Options:
     events: int = 1024
     resync_failures: int = 64
     resync_tries: int = 16
+    shards: int = 1
 
     def __post_init__(self) -> None:
         if len(self.iv_key) != 16:
             raise KeyMaterialError(f"{len(self.iv_key)} octets", key="iv_key", expected="16 octets")
+        if not 1 <= self.shards <= MOST_SHARDS:
+            raise ConfigError(f"{self.shards} shards", key="shards", expected=f"1..{MOST_SHARDS}")
 
 
 class Algorithms(ABC):

@@ -93,6 +93,7 @@ class NativeEngine(_native.Engine, Engine):
             options.events,
             options.resync_failures,
             options.resync_tries,
+            options.shards,
             provider,
         )
         self.options = options

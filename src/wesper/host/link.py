@@ -51,7 +51,7 @@ class Link:
     fd: non-blocking.   local: what it is bound to; unspecified: any address of this host.
     port: of UDP; of raw sockets the IP protocol.
     mark: SO_MARK, by which rules tell its packets from those to be protected; 0: none.
-    use: a link that only sends gets nothing.
+    use: a link that only sends gets nothing.   group: sockets of the same port that take their part of what comes.
     """
 
     kind: LinkKind
@@ -60,6 +60,7 @@ class Link:
     opened: socket.socket = field(repr=False)
     mark: int = 0
     use: LinkUse = "both"
+    group: tuple[socket.socket, ...] = field(default=(), repr=False)
     _fragment: bool | None = field(default=None, repr=False)
 
     @property
@@ -117,8 +118,9 @@ class Link:
         return path_mtu(remote, self.mark)
 
     def close(self) -> None:
-        """Close the socket."""
-        self.opened.close()
+        """Close the sockets."""
+        for each in (self.opened, *self.group):
+            each.close()
 
     def _rebuilt(self, octets: bytes, ancillary: list[tuple[int, int, bytes]], source: tuple[str, int]) -> bytes:
         tos, ttl, local = 0, 64, self.local.packed
@@ -175,16 +177,37 @@ class Link:
         self.opened.sendmsg((packet[48:],), ancillary, 0, to)
 
 
-def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0, use: LinkUse = "both") -> Link:
+def open_link(
+    kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0, use: LinkUse = "both", sockets: int = 1
+) -> Link:
     """Open a socket of the unprotected side.
 
     local: an address of this host, or the unspecified one of its version.   port: UDP's; 0: one that the kernel gives;
     raw: the IP protocol, 0: ESP.
     use: "receive" takes datagrams without a checksum over IPv6 too, as PSP has them (RFC 6935 §5); "send" throws away
     what comes, in the kernel.
+    sockets: of UDP, how many share the port; the kernel chooses by addresses and ports until it is told better.
     Raises ConfigError if the address is not this host's or the port is taken, PermissionNeeded for raw sockets and
     marks.
     """
+    is_udp = kind.startswith("udp")
+    opened = _open_socket(kind, local, port, mark, use)
+    link = Link(kind, local, opened.getsockname()[1] if is_udp else port or _ESP, opened, mark, use)
+    try:
+        if is_udp and sockets > 1:
+            # Only now: with it from the start, the port could be another program's too.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            for _ in range(sockets - 1):
+                link.group = (*link.group, _open_socket(kind, local, link.port, mark, use, shared=True))
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def _open_socket(
+    kind: LinkKind, local: IPAddress, port: int, mark: int, use: LinkUse, *, shared: bool = False
+) -> socket.socket:
     family = socket.AF_INET6 if kind.endswith("6") else socket.AF_INET
     is_udp = kind.startswith("udp")
     try:
@@ -223,6 +246,8 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0,
             drop_all = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RET, 0, 0, 0), 8)  # keeps no octet
             filter = struct.pack("HxxxxxxP", 1, ctypes.addressof(drop_all))  # struct sock_fprog
             opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         opened.bind((str(local), port if is_udp else 0))
     except OSError as error:
         opened.close()
@@ -238,7 +263,7 @@ def open_link(kind: LinkKind, local: IPAddress, port: int = 0, *, mark: int = 0,
     except BaseException:
         opened.close()
         raise
-    return Link(kind, local, opened.getsockname()[1] if is_udp else port or _ESP, opened, mark, use)
+    return opened
 
 
 class Route(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Final
 from ..errors import ConfigError, UnsupportedError
 from ..wire.ipv4 import IPv4
 from ..wire.layout import Layout, places
+from ..wire.layouts import LAYOUTS
 from ..wire.udp import UDP
 
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
@@ -73,32 +74,42 @@ class SteeringPlan:
         return cls(layout, field, octet, place.field.bits // 8)
 
 
-def program(plan: SteeringPlan, sockets: int) -> list[Instruction]:
+def flow_plans() -> list[SteeringPlan]:
+    """Return the plans of all protocols that name flows: WESPv2's flow identifier, EESP's Session ID."""
+    return [
+        SteeringPlan.of(LAYOUTS["wespv2"], "wespv2.flow.identifier"),
+        SteeringPlan.of(LAYOUTS["eesp"], "eesp.session_id"),
+    ]
+
+
+def program(plans: SteeringPlan | Sequence[SteeringPlan], sockets: int) -> list[Instruction]:
     """Return the program that chooses among so many sockets, 1..65535, in the order in which they were bound.
 
+    plans: the first whose protocol a packet shows is followed.
     The field's value is multiplied so that also numbers in a row are spread evenly. A packet too short for a load goes
     to the first socket: that is what the kernel makes of it.
     """
     if not 1 <= sockets <= MOST_SOCKETS:
         raise ConfigError(f"{sockets} sockets", key="sockets", expected=f"1..{MOST_SOCKETS}")
     chosen = [(_MUL, 0, 0, _GOLDEN), (_RSH, 0, 0, _HIGH_HALF), (_MOD, 0, 0, sockets), (_RET_A, 0, 0, 0)]
-    checks = _checks(plan)
-    ours = _load(plan) + chosen
-    left = len(ours) + sum(len(check) for check in checks)
     told: list[Instruction] = []
-    for check in checks:
-        left -= len(check)
-        *loads, wanted = check
-        told += [*loads, (_JEQ, 0, left, wanted[3])]
-    return told + ours + [(_LD_WORD, 0, 0, 0), *chosen]
+    for plan in [plans] if isinstance(plans, SteeringPlan) else plans:
+        checks, ours = _checks(plan), _load(plan) + chosen
+        left = len(ours) + sum(len(check) for check in checks)
+        for check in checks:
+            left -= len(check)
+            *loads, wanted = check
+            told += [*loads, (_JEQ, 0, left, wanted[3])]
+        told += ours
+    return [*told, (_LD_WORD, 0, 0, 0), *chosen]
 
 
-def attach(sockets: Sequence[socket.socket], plan: SteeringPlan) -> None:
+def attach(sockets: Sequence[socket.socket], plans: SteeringPlan | Sequence[SteeringPlan]) -> None:
     """Give a group of sockets, all bound to one address with SO_REUSEPORT, its program.
 
     Raises OSError where the kernel has no SO_ATTACH_REUSEPORT_CBPF.
     """
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program(plan, len(sockets)))
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program(plans, len(sockets)))
     kept = ctypes.create_string_buffer(code, len(code))
     option = struct.pack("@HP", len(code) // 8, ctypes.addressof(kept))
     sockets[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, option)

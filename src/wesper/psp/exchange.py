@@ -354,19 +354,16 @@ class Exchange:
         return run
 
     def _rekeyed(self, message: messages.RekeyMessage, now: int) -> None:
+        by_id = dict(zip(message.ids.tolist(), range(len(message.ids)), strict=True))
         ours = not message.by_sender
-        order = np.argsort(message.ids, kind="stable")
-        ordered = message.ids[order]
         done = []
         for run, places in self._spaces[ours].find(message.ids):
             if run.version != message.version:
                 raise BadMessage(EndReason.BAD_MESSAGE, "a REKEY of another version")
-            ids = run.ids(places)
-            at = order[
-                np.searchsorted(ordered, ids, side="right") - 1
-            ]  # of an id that comes twice the later one counts
-            self._table.replace_many(run.rows[places], message.spis[at], message.keys[at], now)
-            done.append(ids)
+            for place in places.tolist():
+                at = by_id[run.first_id + place]
+                self._table.replace(int(run.rows[place]), int(message.spis[at]), message.keys[at].tobytes(), now)
+            done.append(run.ids(places))
         if done:
             self._send(messages.listed(Type.REKEYED, ours, np.concatenate(done)))
 
@@ -422,11 +419,9 @@ class Exchange:
     def _let_go(self, run: Run, places: NDArray[np.intp]) -> None:
         run.alive[places] = False
         self._live[run.ours] -= len(places)
-        rows = run.rows[places]
-        self._table.remove_many(rows)
-        if run.kind is not Kind.RAW:
-            for row in rows.tolist():
-                del self._rows[row]
+        for row in run.rows[places].tolist():
+            self._table.remove(row)
+            self._rows.pop(row, None)
         if not run.alive.any():
             self._spaces[run.ours].remove(run)
             self._raw.discard(run)

@@ -150,32 +150,10 @@ class TransmitTable:
                 expected="one that install returned, an SPI and a key that fit its version",
             )
 
-    def replace_many(
-        self, ids: NDArray[np.uint64], spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int = 0
-    ) -> None:
-        """Do to many what `replace` does to one; those before one that can't be are done.   keys: one a row.
-
-        Raises ConfigError.
-        """
-        fits = ids.ndim == 1 and keys.ndim == 2 and ids.shape == spis.shape == keys.shape[:1]
-        if not fits or ids.dtype != np.uint64 or spis.dtype != np.uint32 or keys.dtype != np.uint8:
-            raise ConfigError(f"{keys.dtype} {keys.shape}", key="keys", expected="uint8, a row for each uint64 number")
-        reserved = np.flatnonzero((spis & np.uint32(INDEX_MASK)) == 0)
-        good = int(reserved[0]) if len(reserved) else len(spis)
-        done = self._rows.replace_many(ids[:good], spis[:good], keys[:good], self._seconds(now))
-        if done < len(ids):
-            self.replace(int(ids[done]), int(spis[done]), keys[done].tobytes(), now)  # says what is wrong with it
-
     def remove(self, id: int) -> None:
         """Remove an association; the next to be installed gets its number.   Raises ConfigError if there is none."""
         if not self._rows.remove(id):
             raise ConfigError(f"no association has the number {id}", key="id", expected="one that install returned")
-
-    def remove_many(self, ids: NDArray[np.uint64]) -> None:
-        """Remove associations; those before a number that there is none of are gone.   Raises ConfigError."""
-        done = self._rows.remove_many(ids)
-        if done < len(ids):
-            self.remove(int(ids[done]))  # says what is wrong with it
 
     def state(self, id: int) -> RowState:
         """Return what an association has lived through.   Raises ConfigError if there is none."""
@@ -246,13 +224,7 @@ class _Rows(ABC):
     @abstractmethod
     def replace(self, id: int, spi: int, key: bytes, now: int) -> bool: ...
     @abstractmethod
-    def replace_many(
-        self, ids: NDArray[np.uint64], spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int
-    ) -> int: ...
-    @abstractmethod
     def remove(self, id: int) -> bool: ...
-    @abstractmethod
-    def remove_many(self, ids: NDArray[np.uint64]) -> int: ...
     @abstractmethod
     def state(self, id: int) -> RowState | None: ...
     @abstractmethod
@@ -320,18 +292,6 @@ class _ReferenceRows(_Rows):
         with self._lock:
             self._rows[id] = _Row(row.profile, spi, key, now, self._highest)
         return True
-
-    def replace_many(self, ids: NDArray[np.uint64], spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int) -> int:
-        for done, (id, spi, key) in enumerate(zip(ids.tolist(), spis.tolist(), keys, strict=True)):
-            if not self.replace(id, spi, key.tobytes(), now):
-                return done
-        return len(ids)
-
-    def remove_many(self, ids: NDArray[np.uint64]) -> int:
-        for done, id in enumerate(ids.tolist()):
-            if not self.remove(id):
-                return done
-        return len(ids)
 
     def remove(self, id: int) -> bool:
         if self._row(id) is None:
@@ -428,13 +388,6 @@ class _NativeRows(_Rows):
 
     def replace(self, id: int, spi: int, key: bytes, now: int) -> bool:
         return 0 <= id < 1 << 64 and self._table.replace(id, spi, key, now)
-
-    def replace_many(self, ids: NDArray[np.uint64], spis: NDArray[np.uint32], keys: NDArray[np.uint8], now: int) -> int:
-        rows = np.ascontiguousarray(keys).reshape(-1)
-        return self._table.replace_many(np.ascontiguousarray(ids), np.ascontiguousarray(spis), rows, now)
-
-    def remove_many(self, ids: NDArray[np.uint64]) -> int:
-        return self._table.remove_many(np.ascontiguousarray(ids))
 
     def remove(self, id: int) -> bool:
         return 0 <= id < 1 << 64 and self._table.remove(id)

@@ -55,7 +55,9 @@ def open_carrier(file: TunnelFile) -> Carrier:
         gateway = open_gateway(file.engine, PSPOptions(port=file.psp_port))
         gateway.set_device_keys(file.device_keys)
         return gateway
-    return open_engine(file.engine, Options(udp_ports=frozenset(), audit=False, events=4096))
+    in_udp = any(tunnel.encapsulation is not None for tunnel in file.tunnels)
+    shards = file.workers if in_udp else 1  # raw sockets can't be steered
+    return open_engine(file.engine, Options(udp_ports=frozenset(), audit=False, events=4096, shards=shards))
 
 
 def take_device_keys(carrier: Carrier, file: TunnelFile) -> None:

@@ -28,6 +28,7 @@ from ..errors import ConfigError, WesperError
 from ..host.link import Link, LinkKind, LinkUse, local_address, open_link, path_mtu
 from ..host.places import make_own
 from ..host.tun import Device, open_device
+from ..nic import attach, flow_plans
 from ..protocols.ip import IPAddress
 from ..sa import Mode
 from .carrier import Carrier, open_carrier
@@ -152,7 +153,7 @@ class Daemon:
             raise OSError(error.errno, error.strerror, str(self.state.path)) from None
         self.set_policies()
         file.check_mtu(self.inner_mtu())
-        native = self.engine.name == "native" and _native_loop() is not None
+        native = self._is_native
         self.device = open_device(
             file.name,
             self.inner_mtu(),
@@ -187,6 +188,10 @@ class Daemon:
         self.events.tell("started", name=file.name, pid=os.getpid(), engine=self.engine.name, loop=self.loop.name)
         self._has_started = True
 
+    @property
+    def _is_native(self) -> bool:
+        return self.engine.name == "native" and _native_loop() is not None
+
     def _close_control(self) -> None:
         if self._control is not None:
             self._control.close()
@@ -210,9 +215,13 @@ class Daemon:
     def _open_links(self) -> None:
         """Open all sockets of the unprotected side."""
 
+        sockets = self.file.workers if self._is_native and not self.file.is_psp else 1
+
         def opened(kind: LinkKind, local: IPAddress, port: int, use: LinkUse) -> Link:
-            link = open_link(kind, local, port, mark=self.plan.mark, use=use)
+            link = open_link(kind, local, port, mark=self.plan.mark, use=use, sockets=sockets)
             self._undo.callback(link.close)
+            if link.group:
+                attach([link.opened, *link.group], flow_plans())
             self.links.append(link)
             return link
 
@@ -519,7 +528,13 @@ class Daemon:
                 "offloads": sorted(self.device.segmentation),
             },
             "links": [
-                {"kind": each.kind, "local": str(each.local), "port": each.port, "mark": each.mark}
+                {
+                    "kind": each.kind,
+                    "local": str(each.local),
+                    "port": each.port,
+                    "mark": each.mark,
+                    "sockets": 1 + len(each.group),
+                }
                 for each in self.links
                 if each.receives
             ],

@@ -27,6 +27,7 @@ COUNTS: Final[Mapping[str, str]] = {
     "device_written_octets": "their octets, from the inner IP header on",
     "link_received_packets": "packets from the unprotected side",
     "link_received_octets": "their octets, from the outer IP header on",
+    "link_unsteered_packets": "of them, those that came to another worker than their flow's, and cost it time",
     "link_sent_packets": "packets sent on the unprotected side",
     "link_sent_octets": "their octets, from the outer IP header on",
     "device_full": "lost: this host takes packets more slowly than they come",
@@ -52,7 +53,7 @@ class LoopOptions:
     """Settings of a loop.
 
     offloads: super-packets at the device and UDP GSO/GRO at the links, where the kernel has them.
-    workers: queues of a TUN device, each with a thread of the native loop; a link has one thread.
+    workers: queues of a TUN device, each with a thread of the native loop; a socket of a link has one too.
     """
 
     offloads: bool = True

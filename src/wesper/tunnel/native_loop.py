@@ -53,7 +53,18 @@ class NativeLoop(Loop):
         self._plane: _native.Dataplane | None = _native.Dataplane(
             core,
             [(queue, device.vnet_header, ethernet, udp) for queue in device.queues],
-            [(link.kind, link.fd, link.local, link.port, link.receives) for link in self.links],
+            [
+                *(
+                    (link.kind, link.fd, link.local, link.port, bool(link.group), 0 if link.receives else None)
+                    for link in self.links
+                ),
+                # Behind all others: packets go out by the first that fits.
+                *(
+                    (link.kind, each.fileno(), link.local, link.port, True, shard)
+                    for link in self.links
+                    for shard, each in enumerate(link.group, 1)
+                ),
+            ],
             self.options.offloads,
         )
         self._offloads = self._plane.offloads()
@@ -95,7 +106,7 @@ class NativeLoop(Loop):
     def offloads(self) -> list[tuple[Link, bool, bool]]:
         """Return, of each link, whether several datagrams go as one message, and whether they come so."""
         found = self._offloads if self._plane is None else self._plane.offloads()
-        return [(link, *both) for link, both in zip(self.links, found, strict=True)]
+        return [(link, *both) for link, both in zip(self.links, found, strict=False)]
 
     def tap(self, octets: int) -> None:
         if self._plane is None:

@@ -26,9 +26,10 @@ use crate::replay::ReplayWindow;
 use crate::rows::Row;
 use crate::sad::{self, Inbound};
 use crate::selectors::Way;
-use crate::sender::{expand, infer, inner_mtu, row_of, rows_of};
+use crate::sender::{expand, inner_mtu, row_of, rows_of};
 use crate::slab::Slab;
 use crate::spd::{Found, NotIp, Policies, Policy};
+use crate::tally::Share;
 use crate::verdict::{CODES, DropReason};
 
 use demultiplexer::Demultiplexer;
@@ -83,8 +84,9 @@ struct Hot {
 const _: () = assert!(std::mem::offset_of!(Hot, window) + 24 <= 128);
 
 impl Hot {
-    fn whose<'a>(&self, profile: &'a Profile) -> Whose<'a> {
-        Whose { id: self.id, spi: self.spi, profile, sent: None }
+    fn life_of<'a>(&'a mut self, profile: &'a Profile) -> (&'a mut Life, Whose<'a>) {
+        let share = self.more.as_ref().and_then(|more| more.share.as_ref());
+        (&mut self.life, Whose { id: self.id, spi: self.spi, profile, sent: None, share })
     }
 }
 
@@ -106,6 +108,8 @@ struct Store {
     contexts: ContextCache,
     derived: DerivedKeys,
     provider: Provider,
+    /// This shard's parts in SAs with limits, by id; none where there is one shard.
+    shares: HashMap<u64, Share>,
 }
 
 impl Store {
@@ -182,6 +186,7 @@ impl Receiver {
                 contexts: ContextCache::new(options.contexts),
                 derived: DerivedKeys::new(options.derived_keys),
                 provider: options.provider,
+                shares: HashMap::new(),
             },
             by_addresses: HashMap::new(),
             demultiplexer: Demultiplexer::new(&options.udp_ports),
@@ -259,6 +264,11 @@ impl Receiver {
         Ok(ids)
     }
 
+    /// Lets an SA just installed count its limits together with those of other shards.
+    pub(crate) fn share(&mut self, sa: u64, share: Share) {
+        self.store.shares.insert(sa, share);
+    }
+
     fn add(&mut self, row: Row, extra: Option<Extra>, profile: u32) -> Result<u64, InstallError> {
         let spi = row.spi;
         self.store.table.install(Row { profile, ..row }).map_err(|error| match error {
@@ -305,6 +315,7 @@ impl Receiver {
         };
         self.give_back(row.profile, 1);
         self.mtus.remove(&sa);
+        self.store.shares.remove(&sa);
         if let Some(hot) = self.hots.remove(row.hot) {
             self.store.contexts.release(hot.context_slot, row.hot);
             self.store.derived.forget(row.hot);
@@ -344,11 +355,14 @@ impl Receiver {
     }
 
     /// Counts all numbers up to the highest accepted as received; false if there is no such SA.
-    pub fn close_window(&mut self, sa: u64) -> bool {
+    ///
+    /// top: the highest that other shards have accepted; of no meaning where each Sub SA has its own.
+    pub fn close_window(&mut self, sa: u64, top: u64) -> bool {
+        let top = if self.profile(sa).is_some_and(|profile| profile.has_sub_sas()) { 0 } else { top };
         let Some(row) = self.store.row(sa) else { return false };
         let Some(number) = (if row.hot == 0 { self.warm(sa) } else { Some(row.hot) }) else { return false };
         let Some(hot) = self.hots.get_mut(number) else { return false };
-        hot.close();
+        hot.close(top);
         true
     }
 
@@ -366,11 +380,6 @@ impl Receiver {
                 *id = if position == sad::NOT_FOUND { u64::MAX } else { (*spi).into() };
             }
         }
-    }
-
-    /// Returns the full number that a received low half is taken for, none if there is none; outer none: no such SA.
-    pub fn infer(&self, sa: u64, low: u32) -> Option<Option<u64>> {
-        Some(infer(self.profile(sa)?, self.state(sa)?.sequence, low))
     }
 
     /// Returns what [`crate::sender::Sender::inner_mtu`] says of an SA with this profile; none if there is no such SA.
@@ -434,21 +443,23 @@ impl Receiver {
         }
         let seconds = self.rows().filter_map(|(id, row)| {
             let (life, profile) = self.life(row)?;
-            life.next_second(&Whose { id, spi: row.spi, profile, sent: None })
+            life.next_second(&Whose { id, spi: row.spi, profile, sent: None, share: self.store.shares.get(&id) })
         });
         seconds.min().map(|second| second.saturating_mul(SECOND))
     }
 
     /// Raises the events of all limits of time that are reached, and removes SAs whose hard lifetime is over.
-    pub fn handle_timeout(&mut self, now: u64) {
-        if !self.profiles.are_timed() && !self.any_expired {
+    ///
+    /// others: another shard has met a hard lifetime that is over.
+    pub fn handle_timeout(&mut self, now: u64, others: bool) {
+        if !self.profiles.are_timed() && !self.any_expired && !others {
             return;
         }
         let second = now / SECOND;
         let due = |(id, row): (u64, &Row)| {
             let (life, profile) = self.life(row)?;
-            let whose = Whose { id, spi: row.spi, profile, sent: None };
-            (life.expired || life.next_second(&whose).is_some_and(|due| due <= second)).then_some(id)
+            let whose = Whose { id, spi: row.spi, profile, sent: None, share: self.store.shares.get(&id) };
+            (life.is_over(&whose) || life.next_second(&whose).is_some_and(|due| due <= second)).then_some(id)
         };
         let mut due: Vec<u64> = self.rows().filter_map(due).collect();
         due.sort_unstable();
@@ -458,11 +469,17 @@ impl Receiver {
         self.any_expired = false;
     }
 
+    /// Says whether an SA waits to be removed because its hard lifetime is over.
+    pub fn has_expired(&self) -> bool {
+        self.any_expired
+    }
+
     fn time_out(&mut self, id: u64, now: u64) {
         let Some(row) = self.store.row(id) else { return };
         let Some((mut life, profile)) = self.life(row) else { return };
         let (profile, spi, number) = (Arc::clone(profile), row.spi, row.hot);
-        let whose = Whose { id, spi, profile: &profile, sent: None };
+        let share = self.store.shares.get(&id).cloned();
+        let whose = Whose { id, spi, profile: &profile, sent: None, share: share.as_ref() };
         life.soften(&whose, now, &mut self.outcome.events);
         if life.is_expired(&whose, now, &mut self.outcome.events) {
             self.remove(id);
@@ -523,8 +540,11 @@ impl Receiver {
             id,
             ..Hot::default()
         };
-        let whose = hot.whose(&shape.profile);
-        hot.life.watch(&whose, u64::MAX);
+        if let Some(share) = self.store.shares.get(&id) {
+            hot.more.get_or_insert_default().share = Some(share.clone());
+        }
+        let (life, whose) = hot.life_of(&shape.profile);
+        life.watch(&whose, u64::MAX);
         let number = self.hots.insert(hot)?;
         self.store.row_mut(id)?.hot = number;
         Some(number)

@@ -1,5 +1,7 @@
 //! A packet's way in (RFC 4303 §3.4): in place, the usual one in a straight line of its own.
 
+use std::ops::Range;
+
 use super::demultiplexer::Sorted;
 use super::outcome::About;
 use super::shape::Shape;
@@ -95,10 +97,23 @@ impl Receiver {
     pub fn decapsulate_many(&mut self, data: &[u8], offsets: &[u64], now: u64, memory: Vec<u8>) -> Results {
         let packets = offsets.len().saturating_sub(1);
         let mut results = Results::new(memory, packets, data.len() + 2 * modes::HEADROOM);
+        self.decapsulate_more(data, offsets, 0..packets, now, &mut results);
+        results
+    }
+
+    /// Opens some of these packets, in order, and adds what became of them to results.
+    pub(crate) fn decapsulate_more(
+        &mut self,
+        data: &[u8],
+        offsets: &[u64],
+        packets: Range<usize>,
+        now: u64,
+        results: &mut Results,
+    ) {
         // Octets in front of the inner packet, as the last packet had them: with them in place already, it need not move.
         let mut front = 0;
-        for first in (0..packets).step_by(GROUP) {
-            let group = first..packets.min(first + GROUP);
+        for first in packets.clone().step_by(GROUP) {
+            let group = first..packets.end.min(first + GROUP);
             for index in group.clone() {
                 self.fetch_state(self.index.get(likely_spi(packet(data, offsets, index))));
             }
@@ -110,7 +125,6 @@ impl Receiver {
                 }
             }
         }
-        results
     }
 
     /// Opens a packet at an output's end.
@@ -287,16 +301,16 @@ impl Hot {
     /// Says whether the hard lifetime is over, and tells so the first time.
     #[cold]
     fn is_expired(&mut self, shape: &Shape, now: u64, events: &mut EventQueue) -> bool {
-        let whose = self.whose(&shape.profile);
-        self.life.is_expired(&whose, now, events)
+        let (life, whose) = self.life_of(&shape.profile);
+        life.is_expired(&whose, now, events)
     }
 
     /// Looks at the limits, one of which may be reached; returns whether the hard lifetime is over.
     #[cold]
     pub(super) fn look(&mut self, shape: &Shape, now: u64, events: &mut EventQueue) -> bool {
-        let whose = self.whose(&shape.profile);
-        self.life.look(&whose, u64::MAX, now, events);
-        self.life.expired
+        let (life, whose) = self.life_of(&shape.profile);
+        life.look(&whose, u64::MAX, now, events);
+        life.expired
     }
 
     /// Returns the full number of a received low half, none if there is none.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::Hot;
 use super::shape::Shape;
 use crate::replay::ReplayWindow;
+use crate::tally::Share;
 
 /// What few SAs have.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub(super) struct More {
     pub(super) sub_sas: HashMap<u16, SubSa>,
     /// Numbers up to the SA's own count as received, also in Sub SAs to come.
     pub(super) is_closed: bool,
+    /// Where limits are counted together with other shards.
+    pub(super) share: Option<Share>,
 }
 
 /// Where a peer sends from.
@@ -98,8 +101,9 @@ impl Hot {
         self.more.iter_mut().flat_map(|more| more.sub_sas.values_mut()).for_each(|sub_sa| sub_sa.peer = None);
     }
 
-    /// Counts all numbers up to the highest as received, in every Sub SA that is or will be.
-    pub(super) fn close(&mut self) {
+    /// Counts all numbers up to the highest, and at least `top`, as received, in every Sub SA that is or will be.
+    pub(super) fn close(&mut self, top: u64) {
+        self.top = self.top.max(top);
         if let Some(window) = &mut self.window {
             window.close(self.top);
         }

@@ -212,12 +212,12 @@ fn limits_end_an_sa_and_the_timeout_takes_it_away() {
     let mut pair = Pair::new(Profile { soft, hard, ..profile(gcm()) });
     assert_eq!(pair.receiver.deadline(), Some(15 * SECOND));
     assert!(pair.open(&sealed[0], 14 * SECOND).is_ok());
-    pair.receiver.handle_timeout(15 * SECOND);
+    pair.receiver.handle_timeout(15 * SECOND, false);
     assert!(pair.open(&sealed[1], 16 * SECOND).is_ok());
     assert_eq!(pair.open(&sealed[2], 16 * SECOND), Err(DropReason::Expired));
     let told: Vec<_> = pair.events().into_iter().map(|event| (event.kind, event.limit)).collect();
     assert_eq!(told, [(EventKind::SoftExpired, "seconds"), (EventKind::HardExpired, "octets")]);
-    pair.receiver.handle_timeout(17 * SECOND);
+    pair.receiver.handle_timeout(17 * SECOND, false);
     assert_eq!(pair.receiver.state(SPI.into()), None);
 }
 
@@ -232,12 +232,12 @@ fn idle_sas_keep_what_they_were_told_and_time_out_in_the_order_of_their_ids() {
     }
     let told = |receiver: &mut Receiver| -> Vec<_> { std::iter::from_fn(|| receiver.next_event()).collect() };
     let ids = |events: Vec<Event>| events.into_iter().map(|event| event.sa).collect::<Vec<_>>();
-    receiver.handle_timeout(10 * SECOND);
+    receiver.handle_timeout(10 * SECOND, false);
     assert_eq!(ids(told(&mut receiver)), [Some(300), Some(600), Some(900)]);
-    receiver.handle_timeout(11 * SECOND);
+    receiver.handle_timeout(11 * SECOND, false);
     assert_eq!(told(&mut receiver), []);
     assert_eq!(receiver.deadline(), Some(20 * SECOND));
-    receiver.handle_timeout(20 * SECOND);
+    receiver.handle_timeout(20 * SECOND, false);
     assert_eq!(ids(told(&mut receiver)), [Some(300), Some(600), Some(900)]);
     assert_eq!((receiver.deadline(), receiver.state(300)), (None, None));
 }

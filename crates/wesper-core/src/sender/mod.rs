@@ -104,7 +104,7 @@ const _: () = assert!(size_of::<Hot>() <= 128);
 
 impl Hot {
     fn whose<'a>(&self, profile: &'a Profile) -> Whose<'a> {
-        Whose { id: self.id, spi: self.spi, profile, sent: Some(self.sequence) }
+        Whose { id: self.id, spi: self.spi, profile, sent: Some(self.sequence), share: None }
     }
 
     /// When the packet path wants to be asked besides limits of time.
@@ -352,7 +352,7 @@ impl Sender {
         }
         let seconds = self.serials.iter().filter_map(|(serial, entry)| {
             let (life, profile, spi) = self.life(entry)?;
-            life.next_second(&Whose { id: OUTBOUND_IDS + serial, spi, profile, sent: None })
+            life.next_second(&Whose { id: OUTBOUND_IDS + serial, spi, profile, sent: None, share: None })
         });
         seconds.min().map(|second| second.saturating_mul(SECOND))
     }
@@ -365,7 +365,7 @@ impl Sender {
         let second = now / SECOND;
         let due = |(serial, entry): &(u64, Entry)| {
             self.life(*entry).is_some_and(|(life, profile, spi)| {
-                let whose = Whose { id: OUTBOUND_IDS + serial, spi, profile, sent: None };
+                let whose = Whose { id: OUTBOUND_IDS + serial, spi, profile, sent: None, share: None };
                 life.expired || life.next_second(&whose).is_some_and(|due| due <= second)
             })
         };
@@ -380,7 +380,7 @@ impl Sender {
         let Some((mut life, profile, spi)) = self.life(entry) else { return };
         let profile = Arc::clone(profile);
         let hot = self.hots.get_mut(entry.hot);
-        let whose = Whose { id, spi, profile: &profile, sent: hot.as_ref().map(|hot| hot.sequence) };
+        let whose = Whose { id, spi, profile: &profile, sent: hot.as_ref().map(|hot| hot.sequence), share: None };
         life.soften(&whose, now, &mut self.events);
         if life.is_expired(&whose, now, &mut self.events) {
             self.remove(id);
