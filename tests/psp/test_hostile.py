@@ -122,6 +122,15 @@ def test_another_user_is_not_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run(main())
 
 
+def test_a_socket_of_another_user_is_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(NoDaemon, match="for another user's processes alone"):
+        local.dial(tmp_path / "s")
+
+
 def test_a_daemon_without_descriptors_waits_for_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "_PAUSE_S", 0.2)
 

@@ -53,6 +53,9 @@ def dial(path: Path) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         opened.connect(str(path))
+    except PermissionError:
+        opened.close()
+        raise NoDaemon(f"{path} is for another user's processes alone") from None
     except OSError as error:
         opened.close()
         why = error.strerror or str(error)
