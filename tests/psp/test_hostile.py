@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from wesper.psp import aio, daemon, host, identity, local
+from wesper.psp import aio, blocking, connections, daemon, host, identity, local
 from wesper.psp import exchange_messages as messages
 from wesper.psp.failures import NoDaemon
 from wesper.psp.host import Host, now_ns
@@ -129,6 +129,16 @@ def test_a_socket_of_another_user_is_told_from_none(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(socket.socket, "connect", refuse)
     with pytest.raises(NoDaemon, match="for another user's processes alone"):
         local.dial(tmp_path / "s")
+
+
+def test_a_daemon_that_stands_still_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.1)
+    with contextlib.closing(daemon._listener(tmp_path / "s")):  # and nobody who lets in
+        with pytest.raises(NoDaemon, match="does not answer"):
+            blocking.connect("127.0.0.2", 7000, via=tmp_path / "s", seconds=0.1)
+        with pytest.raises(NoDaemon, match="does not answer"):
+            asyncio.run(connections.connect("127.0.0.2", 7000, via=tmp_path / "s", seconds=0.1))
 
 
 def test_a_daemon_without_descriptors_waits_for_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .host import Host
 
 SECONDS = 10.0
+GRACE_SECONDS = 1.0
+"""How much longer than it was told to try a daemon may take to answer."""
 
 
 class Connection:
@@ -244,7 +246,8 @@ def _reach(
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for address in dict.fromkeys(str(each[4][0]) for each in found):
         try:
-            return _ask(via, {"op": "connect", "kind": kind, "host": address, "port": port, "seconds": seconds})
+            request = {"op": "connect", "kind": kind, "host": address, "port": port, "seconds": seconds}
+            return _ask(via, request, seconds + GRACE_SECONDS)
         except PeerUnreachable as error:
             failure = error
     assert failure is not None
@@ -252,13 +255,18 @@ def _reach(
 
 
 def _ask(
-    via: Host | Path | str | None, request: dict[str, Any]
+    via: Host | Path | str | None, request: dict[str, Any], seconds: float = SECONDS
 ) -> tuple[socket.socket, dict[str, Any], socket.socket | None]:
     opened = dial(via)
     try:
+        opened.settimeout(seconds)
         local.send(opened, request)
         message, came = local.receive(opened)
+        opened.settimeout(None)
         return opened, local.answered(message), came
+    except TimeoutError:
+        opened.close()
+        raise NoDaemon("the PSP daemon does not answer") from None
     except OSError:
         opened.close()
         raise NoDaemon("the PSP daemon has gone") from None

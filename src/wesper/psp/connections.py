@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from . import local
-from .blocking import SECONDS, dial, listening, plain
+from .blocking import GRACE_SECONDS, SECONDS, dial, listening, plain
 from .failures import ConnectionClosed, NoDaemon, PeerUnreachable, TooLarge
 
 if TYPE_CHECKING:
@@ -238,7 +238,8 @@ async def _reach(
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for address in dict.fromkeys(str(each[4][0]) for each in found):
         try:
-            return await _ask(via, {"op": "connect", "kind": kind, "host": address, "port": port, "seconds": seconds})
+            request = {"op": "connect", "kind": kind, "host": address, "port": port, "seconds": seconds}
+            return await _ask(via, request, seconds + GRACE_SECONDS)
         except PeerUnreachable as error:
             failure = error
     assert failure is not None
@@ -246,14 +247,18 @@ async def _reach(
 
 
 async def _ask(
-    via: Host | Path | str | None, request: dict[str, Any]
+    via: Host | Path | str | None, request: dict[str, Any], seconds: float = SECONDS
 ) -> tuple[socket.socket, dict[str, Any], socket.socket | None]:
     opened = dial(via)
     opened.setblocking(False)
     try:
         local.send(opened, request)
-        message, came = await _receive(opened)
+        async with asyncio.timeout(seconds):
+            message, came = await _receive(opened)
         return opened, local.answered(message), came
+    except TimeoutError:
+        opened.close()
+        raise NoDaemon("the PSP daemon does not answer") from None
     except OSError:
         opened.close()
         raise NoDaemon("the PSP daemon has gone") from None
