@@ -24,8 +24,9 @@ demo: build ## run a tunnel past a router that watches, and leave a report in bu
 test: dev ## run every check and test; ends with "N passed, M failed"
 	@.venv/bin/python tools/check.py $(CHECKS)
 
-bench: build ## measure both engines against their anchors
-	@.venv/bin/wesper bench
+bench: build ## measure both engines against their anchors; plots in build/bench.html
+	@.venv/bin/wesper bench --page build/bench.html
+	@echo "with plots: build/bench.html"
 
 fuzz: dev ## run each fuzz target for SECONDS_EACH (30) seconds
 	@.venv/bin/python tools/fuzz.py --seconds $(SECONDS_EACH)

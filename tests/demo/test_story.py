@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from wesper.bench.connections import Cost, Point
 from wesper.demo.findings import Findings, Forged, Passage, PSPFindings
 from wesper.demo.opened import Opened, growth
 from wesper.demo.story import chosen, dump, duration, gigabits, page
@@ -96,6 +97,17 @@ def test_report_shows_psp_beside_esp() -> None:
     assert "2.9 Gbit/s" in html
     assert "The packet in the PSP tunnel that carried as much" in html
     assert 'class="line psp"' in html
+
+
+def test_report_shows_what_connections_cost_and_how_far_it_was_measured() -> None:
+    found = with_psp()
+    small, large = Cost(64, 0, [5e6], [5e6]), Cost(2**30, 3 * 2**30, [1e6], [5e5])
+    found.points = [Point(1, small, small), Point(1_000_000, small, large)]
+    html = page(found, (*MESSAGE, sealed(180)), MARKER).html()
+    assert "ESP receiver: 3 at 1,000,000" in html
+    assert "Measured here, up to 1,000,000; wesper bench goes on to 10,000,000." in html
+    found.points = [Point(10_000_000, small, large)]
+    assert "Measured here" not in page(found, (*MESSAGE, sealed(180)), MARKER).html()
 
 
 @pytest.mark.parametrize(

@@ -145,3 +145,21 @@ def test_ticks_of_nothing(most: float) -> None:
 )
 def test_numbers_as_a_person_writes_them(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_decades_are_as_wide_as_each_other() -> None:
+    points = [(1, 1), (1000, 2), (1_000_000, 3)]
+    root = drawn(lines([Series("a", points, "psp", dashed=True)], x_title="", y_title="", decades=True))
+    (path,) = root.iter(f"{SVG}path")
+    assert path.get("class") == "line psp dashed"
+    x = [float(point.split()[0]) for point in re.split("[ML]", path.get("d", ""))[1:]]
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.11)
+    told = [each.text for each in root.iter(f"{SVG}text") if each.get("text-anchor") == "middle"]
+    assert told == ["1", "10", "100", "1 k", "10 k", "100 k", "1 M", None]
+
+
+@pytest.mark.parametrize("points", [[], [(1, 5)], [(0.5, 1)], [(1, 0), (1, 0)]])
+def test_decades_of_few_points_stay_on_the_plot(points: list[tuple[float, float]]) -> None:
+    root = drawn(lines([Series("a", points, "esp")], x_title="", y_title="", decades=True))
+    for circle in root.iter(f"{SVG}circle"):
+        assert 0 < float(circle.get("cx", "")) < WIDTH

@@ -45,6 +45,15 @@ def describe(native: dict[str, str]) -> dict[str, str]:
     }
 
 
+def free_memory() -> int | None:
+    """Return the octets of memory that a process can have without swapping, None where that is not told."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def _cpuinfo() -> dict[str, str]:
     first = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if Path("/proc/cpuinfo").exists() else ""
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}

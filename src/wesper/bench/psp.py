@@ -1,10 +1,8 @@
-"""PSP's rows: keys derived, packets under keys never expanded before, memory of many associations."""
+"""PSP's rows: keys derived, packets under keys never expanded before."""
 
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +29,7 @@ _DIRECTIONS: Final = (("seal", "encapsulate"), ("open", "decapsulate"))
 def rows(*, quick: bool) -> list[Row]:
     """Return the rows that need the native engine."""
     associations = _ASSOCIATIONS // 10 if quick else _ASSOCIATIONS
-    return [*_keys(), *_packets(quick, associations), *_from_python(quick), *_memory(associations)]
+    return [*_keys(), *_packets(quick, associations), *_from_python(quick)]
 
 
 def portable_rows() -> list[Row]:
@@ -175,58 +173,6 @@ def _python_rate(inner: int, direction: str) -> float:
         else:
             spent.append(middle - start)
     return _BATCH * 1e9 / min(sum(spent[at : at + 12]) / 12 for at in range(0, len(spent), 12))
-
-
-def _memory(associations: int) -> list[Row]:
-    group = f"PSP, {associations:,} associations"
-    weighed = later(partial(_weigh, associations))
-    return [
-        Row(group, "receiver grows by, MiB", "MiB", lambda: weighed()[0] / 2**20, 1, at_most=True),
-        Row(
-            group,
-            "sender's table, MiB",
-            "MiB",
-            lambda: weighed()[1] / 2**20,
-            640 * associations / _ASSOCIATIONS,
-            at_most=True,
-        ),
-    ]
-
-
-_WEIGH: Final = """
-import sys
-import numpy as np
-from wesper import psp
-from wesper.engine import Packets
-
-def resident():
-    return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith("VmRSS")) * 1024
-
-associations, chunk = int(sys.argv[1]), 10_000
-receiver, sender = psp.Device(rotate_every=None), psp.Device(rotate_every=None)
-table = psp.TransmitTable(sender, [psp.Profile()])
-packets = Packets.of([bytes.fromhex("4500001c0000000040118e95c0000201c63364070001000200080000")] * chunk)
-empty = resident()
-for _ in range(associations // chunk):
-    table.install_many(*receiver.allocate_many(chunk))
-full = resident()
-before = 0
-for round in range(associations // chunk):
-    ids = np.arange(round * chunk, (round + 1) * chunk, dtype=np.uint64)
-    opened = receiver.decapsulate_many(table.encapsulate_many(ids, packets).packets)
-    assert not opened.codes.any()
-    if round == 10:
-        before = resident()
-print(resident() - before, full - empty)
-"""
-
-
-def _weigh(associations: int) -> tuple[int, int]:
-    """Return the octets that a receiver grows by, and those of a sender's table, in a fresh process."""
-    command = [sys.executable, "-c", _WEIGH, str(associations)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    grown, table = map(int, done.stdout.split())
-    return grown, table
 
 
 def _fastest(work: Callable[[], object]) -> int:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
+from ..report import Page, Table
+from .connections import Point, plots
 from .measure import Result
 
 SCHEMA = 1
@@ -22,7 +24,7 @@ class Report:
     """One run.
 
     machine: what it was measured on.   load: what else went on.   skipped: rows left out, with the reason.
-    notes: what has to be known to judge the ratios.
+    notes: what has to be known to judge the ratios.   points: of the plots over the number of connections.
     """
 
     results: tuple[Result, ...]
@@ -31,6 +33,7 @@ class Report:
     skipped: tuple[tuple[str, str], ...]
     quick: bool
     notes: tuple[str, ...] = ()
+    points: tuple[Point, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the run with all its numbers."""
@@ -43,20 +46,20 @@ class Report:
             "rows": [{**asdict(result), "met": result.met} for result in self.results],
             "skipped": [{"row": row, "reason": reason} for row, reason in self.skipped],
             "notes": list(self.notes),
+            "connections": [point.as_json() for point in self.points],
         }
 
     def print(self, console: Console) -> None:
         """Print the table."""
-        for group in dict.fromkeys(result.group for result in self.results):
-            table = Table(box=None, pad_edge=False, show_edge=False)
+        for group, results in self._groups().items():
+            table = Grid(box=None, pad_edge=False, show_edge=False)
             table.add_column(group, min_width=28, no_wrap=True)
             for column in ("wesper", "anchor", "ratio", "spread", "goal"):
                 table.add_column(column, justify="right", no_wrap=True)
-            for result in self.results:
-                if result.group == group:
-                    style = {True: "green", False: "red", None: ""}[result.met]
-                    *cells, goal, met = _cells(result)
-                    table.add_row(*cells, Text(f"{goal} {met}".strip(), style))
+            for result in results:
+                style = {True: "green", False: "red", None: ""}[result.met]
+                *cells, goal, met = _cells(result)
+                table.add_row(*cells, Text(f"{goal} {met}".strip(), style))
             console.print(table)
             console.print()
         for note in self.notes:
@@ -69,6 +72,34 @@ class Report:
             f"load {self.load['load_before']} to {self.load['load_after']}, {self.load['steal_percent']} % stolen, "
             f"{self.load['seconds']} s; medians of {rounds} rounds, anchors measured in turn"
         )
+
+    def as_page(self) -> Page:
+        """Return the run as a page: the plots over the number of connections, then a table for each group of rows."""
+        judged = [result for result in self.results if result.met is not None]
+        page = Page(
+            "Benchmark of wesper",
+            "Each figure beside its anchor, both measured in turn. What counts is the ratio.",
+            f"{sum(result.met is True for result in judged)} of {len(judged)} goals met",
+            footer="; ".join(f"{key}: {value}" for key, value in {**self.machine, **self.load}.items()),
+        )
+        for title, about, plot in plots(self.points) if self.points else ():
+            page.section(title, about, plot)
+        for group, results in self._groups().items():
+            rows = [_cells(result) for result in results]
+            page.section(
+                group, "", Table(("", "wesper", "anchor", "ratio", "spread", "goal", ""), rows, (1, 2, 3, 4)), wide=True
+            )
+        for note in self.notes:
+            page.section("To judge them", note)
+        if self.skipped:
+            page.section("Left out", "", Table(("row", "reason"), self.skipped), wide=True)
+        return page
+
+    def _groups(self) -> dict[str, list[Result]]:
+        groups: dict[str, list[Result]] = {}
+        for result in self.results:
+            groups.setdefault(result.group, []).append(result)
+        return groups
 
     def as_markdown(self) -> str:
         """Return an entry for the history page."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from ..bench.connections import Point
 from ..verdict import DropReason
 from .opened import Opened
 from .traffic import Bulk
@@ -68,7 +69,7 @@ class Findings:
     """All of it.
 
     tshark: ESP packets that it saw and opened, None without one.   afterwards: echoes after the forgeries.
-    psp: the second tunnel, None if there was none.
+    psp: the second tunnel, None if there was none.   points: what live connections cost, by PSP and by ESP.
     about: what ran, for the report's foot.   files: what lies in the output folder, with a word on each.
     """
 
@@ -82,6 +83,7 @@ class Findings:
     engine: str
     drops: Mapping[str, int] = field(default_factory=dict)
     psp: PSPFindings | None = None
+    points: Sequence[Point] = ()
     about: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..bench.connections import QUICK_COUNTS, Point, measure_connections, mebibytes
+from ..engine import native_is_built
 from ..keying import save_keys, save_private
 from ..keying.psp_toml import write_received
 from ..lab import Interface, Lab, Node, routed
@@ -95,6 +97,7 @@ def run(output: Path, teller: Teller, *, engine: str | None = None) -> Story:
                 clear, protected, opened, tshark, forged, afterwards, tunnel.suite, tunnel.engine, tunnel.drops(b)
             )
         findings.psp = _psp(stage, lab, output, engine)
+        findings.points = _points(teller, engine)
         message = _marked(plain)
         longer = (_as_long(each, a.address, message) for each in (wire, output / "psp-wire.pcapng"))
         return Story(findings, (message, *longer))
@@ -126,6 +129,24 @@ def _psp(stage: _Stage, lab: Lab, output: Path, engine: str | None) -> PSPFindin
         for each in forged:
             teller.say(f"{each.how}: {each.dropped} of {each.sent} dropped as {each.reason.verdict}")
         return PSPFindings(protected, opened, forged, a.ping(tunnel.far_address, count=5), f"PSP, {tunnel.suite}")
+
+
+def _points(teller: Teller, engine: str | None) -> list[Point]:
+    """Measure what connections cost, up to a million; none without the native engine."""
+    teller.step("What live connections cost, by PSP and by ESP")
+    if engine == "reference" or not native_is_built():
+        teller.say("left out: takes the native engine")
+        return []
+    points, left_out = measure_connections(QUICK_COUNTS, 1)
+    for name, reason in left_out:
+        teller.say(f"left out: {name}: {reason}")
+    for point in points[-1:]:
+        of_psp, of_esp = (point.psp.sender, point.psp.receiver), (point.esp.sender, point.esp.receiver)
+        teller.say(
+            f"{point.connections:,} of them, sender and receiver: PSP {' and '.join(map(mebibytes, of_psp))}, "
+            f"ESP {' and '.join(map(mebibytes, of_esp))}"
+        )
+    return points
 
 
 class _Stage:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from ..bench.connections import COUNTS, plots
 from ..report import Bar, Page, Part, Series, Stack, Table, Tile, bars, chain, lines, stacks
 from ..report.plots import Role
 from .findings import Findings, Passage, kinds
@@ -68,6 +69,12 @@ def page(found: Findings, message: tuple[bytes, ...], marker: bytes) -> Page:
             + ([_stack(each, "PSP, ") for each in chosen(found.psp.opened.growth)] if found.psp is not None else [])
         ),
     )
+    for title, about, plot in plots(found.points) if found.points else ():
+        most = found.points[-1].connections
+        further = (
+            f" Measured here, up to {most:,}; wesper bench goes on to {COUNTS[-1]:,}." if most < COUNTS[-1] else ""
+        )
+        report.section(title, about + further, plot)
     forged = [("", each) for each in found.forged]
     if found.psp is not None:
         forged += [("PSP: ", each) for each in found.psp.forged]

@@ -24,12 +24,16 @@ _ROW, _BAR = 36, 14
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line.   points: x ascending.   stepped: y holds from one x to the next, as in a distribution."""
+    """A line.
+
+    points: x ascending.   stepped: y holds from one x to the next, as in a distribution.   dashed: it is broken.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     role: Role
     stepped: bool = False
+    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +65,22 @@ class Stack:
     text: str
 
 
-def lines(series: Sequence[Series], *, x_title: str, y_title: str, height: int = 240) -> str:
-    """Return lines over an x axis, both axes from zero, each line named at its end.   x_title, y_title: with units."""
+def lines(series: Sequence[Series], *, x_title: str, y_title: str, height: int = 240, decades: bool = False) -> str:
+    """Return lines over an x axis, both axes from zero, each line named at its end.
+
+    x_title, y_title: with units.   decades: the x axis goes from 1 by powers of ten; no x is below 1.
+    """
     left, right, top, bottom = 46, 92, 26, 40
     points = [point for each in series for point in each.points]
-    x_ticks = ticks(max((x for x, _ in points), default=1.0))
+    furthest = max(max((x for x, _ in points), default=1.0), 1.0 if decades else 0.0) or 1.0
+    x_ticks = [10.0**power for power in range(math.ceil(math.log10(furthest)) + 1)] if decades else ticks(furthest)
     y_ticks = ticks(max((y for _, y in points), default=1.0), 4)
-    x_most, y_most = max((x for x, _ in points), default=1.0) or 1.0, y_ticks[-1]
+    x_most, y_most = max(x_ticks[-1], 10.0) if decades else furthest, y_ticks[-1]
 
     def place(x: float, y: float) -> tuple[float, float]:
+        along = math.log10(max(x, 1.0)) / math.log10(x_most) if decades else x / x_most
         return (
-            left + x / x_most * (WIDTH - left - right),
+            left + along * (WIDTH - left - right),
             height - bottom - y / y_most * (height - top - bottom),
         )
 
@@ -83,7 +92,8 @@ def lines(series: Sequence[Series], *, x_title: str, y_title: str, height: int =
     for tick in x_ticks:
         if tick <= x_most:
             x, _ = place(tick, 0)
-            drawn.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{height - 22}">{number(tick)}</text>')
+            told = with_prefix(tick) if decades else number(tick)
+            drawn.append(f'<text class="tick" text-anchor="middle" x="{x:.1f}" y="{height - 22}">{told}</text>')
     middle = (left + WIDTH - right) / 2
     drawn.append(f'<text class="axis" text-anchor="middle" x="{middle}" y="{height - 5}">{escape(x_title)}</text>')
     names = []
@@ -91,7 +101,8 @@ def lines(series: Sequence[Series], *, x_title: str, y_title: str, height: int =
         if not each.points:
             continue
         path = _path([place(x, y) for x, y in each.points], each.stepped)
-        drawn.append(f'<path class="line {each.role}" d="{path}"><title>{escape(each.name)}</title></path>')
+        kind = f"line {each.role}" + " dashed" * each.dashed
+        drawn.append(f'<path class="{kind}" d="{path}"><title>{escape(each.name)}</title></path>')
         for x, y in each.points if len(each.points) <= 60 else ():
             cx, cy = place(x, y)
             told = f"{escape(each.name)}: {number(y)} at {number(x)}"
@@ -190,6 +201,14 @@ def number(value: float) -> str:
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     text = f"{value:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def with_prefix(value: float) -> str:
+    """Return a round number with a prefix that keeps it short: 10 k, 1 M."""
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return number(value / factor) + prefix
+    return number(value)
 
 
 def _line_names(names: list[tuple[tuple[float, float], Series]], x: float, top: float, bottom: float) -> Iterator[str]:
