@@ -50,6 +50,7 @@ def check_a_run(folder: Path, engine: str) -> None:
     assert f"{engine} engine" in report
     assert "b$ wesper up " in done.stdout
     assert "--protocol psp" in done.stdout
+    assert ("Memory over connections" in report) == (engine == "native")
 
 
 def test_demo_of_a_capture_protects_opens_compares_and_times(tmp_path: Path) -> None:
