@@ -22,6 +22,8 @@ from .measure import Row
 _FLOWS: Final = 10_000
 _INNER: Final = 1400
 _TRUE_OCTETS: Final = 4608  # what the kernel charges a socket's buffer for such a datagram
+_BUFFER: Final = 64 << 20  # octets: long enough for the scheduler to find a core for each worker
+_SO_RCVBUFFORCE: Final = 33
 _FILLINGS: Final = 3
 _SENDER_PORT: Final = 4501
 _HERE: Final = ip_address("127.0.0.1")
@@ -99,6 +101,8 @@ class _Ends:
         self._sent = 0
         with contextlib.ExitStack() as stack:
             self._link: Link = stack.enter_context(contextlib.closing(open_link("udp4", _HERE, sockets=workers)))
+            for each in (self._link.opened, *self._link.group):
+                each.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
             self._out = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             self._out.connect((str(_HERE), self._link.port))
             null = stack.enter_context(open("/dev/null", "r+b", buffering=0))
@@ -125,7 +129,7 @@ class _Ends:
     def fill(self) -> int:
         """Send as many packets as there is room for, each of the next flow; return how many."""
         room = self._link.opened.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // _TRUE_OCTETS
-        count = min(room * len(self.sockets) * 9 // 10, _FLOWS)  # the sockets' parts are not quite the same
+        count = room * len(self.sockets) * 9 // 10  # the sockets' parts are not quite the same
         self._send(count)
         return count
 
@@ -151,7 +155,7 @@ class _Ends:
             )
 
     def _send(self, count: int, *, short: bool = False) -> None:
-        inner = Packets.of([_inner(flow, 64 if short else _INNER) for flow in range(count)])
+        inner = Packets.of([_inner(flow, 64 if short else _INNER) for flow in (index % _FLOWS for index in range(count))])
         sealed = self._sender.encapsulate_many(self._sa, inner, 0).packets
         for index in range(count):
             self._out.send(sealed[index][28:])
