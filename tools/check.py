@@ -94,6 +94,8 @@ def checks(junit: Path) -> list[Check]:
             rust=True,
             needs=(("cargo", "deny", "--version"), "`cargo install --locked cargo-deny`"),
         ),
+        # The fuzz targets are a workspace of their own: what depends on what there changes with the crates here.
+        Check("fuzz-lock", ("cargo", "tree", "--locked", "--depth=0", "--manifest-path=fuzz/Cargo.toml"), rust=True),
         Check("cargo-test", cargo_test, count=count_cargo, rust=True),
         Check(
             "pytest",
