@@ -2,7 +2,7 @@
 //! through the page tables, and only then does a prefetch reach its row.
 #![allow(unsafe_code)]
 
-/// Asks for huge pages under memory that is not written to yet. A wish: where it can't be had, nothing changes.
+/// Asks for huge pages under memory. A wish: where it can't be had, and what is written to already, nothing changes.
 pub(crate) fn prefer_huge<T>(memory: &Vec<T>) {
     #[cfg(target_os = "linux")]
     {

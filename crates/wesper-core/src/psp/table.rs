@@ -1,6 +1,7 @@
 //! Transmit associations for those that want a table of them: 64 octets each, key, counts and limits and all.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -10,16 +11,19 @@ use super::output::Output;
 use super::profile::Prepared;
 use super::send::Refused;
 use super::{INDEX_MASK, send};
-use crate::aead::Once;
+use crate::aead::{Once, prefetch};
 use crate::batch::{self, Ids};
 use crate::pages;
 use crate::verdict::DropReason;
 
-/// Rows that are allocated together, 16 MiB; they never move, so no copy of a key is left behind.
-const BLOCK_ROWS: usize = 1 << 18;
-/// Rows that are read together ahead of the packets, so that their walks through the page tables and their cache misses
-/// overlap. A prefetch for each of them was slower, also in huge pages and long ahead: it waits for the walk.
-const GROUP: usize = 64;
+/// Rows that are allocated together, 128 MiB; they never move, so no copy of a key is left behind. Memory comes with use.
+const BLOCK_ROWS: usize = 1 << 21;
+/// Rows of a block, 2 MiB, before the others are laid into huge pages: who has few pays for few. With smaller blocks more
+/// of the rows would lie at their ends, where no huge page fits.
+const SMALL_PAGED_ROWS: usize = 1 << 15;
+/// Rows that are brought near together, while the packets of the group before are worked on: their cache misses, and
+/// their walks through the page tables, overlap.
+const GROUP: usize = 32;
 /// Events that are kept.
 const EVENTS: usize = 65_536;
 /// Seconds of `installed`; what is above says which events were told.
@@ -267,11 +271,11 @@ impl Table {
         let overhead = self.profiles.iter().map(Prepared::overhead).max().unwrap_or(0) + 40;
         let mut sent = Sent::new(memory, packets, data.len() + packets * overhead);
         let (mut counters, mut once) = (Counters::default(), engine.once());
+        let group = |first: usize| first..packets.min(first + GROUP);
+        self.bring_near(ids, group(0));
         for first in (0..packets).step_by(GROUP) {
-            let indexes = first..packets.min(first + GROUP);
-            let touched = indexes.clone().fold(0, |all, index| all ^ self.get(ids.get(index)).map_or(0, |row| row.spi));
-            std::hint::black_box(touched);
-            for index in indexes {
+            self.bring_near(ids, group(first + GROUP));
+            for index in group(first) {
                 let packet = batch::packet(data, offsets, index);
                 let ivs = match ivs {
                     Ivs::Run { first } => Ivs::Run { first: first.wrapping_add(index as u64) },
@@ -283,6 +287,12 @@ impl Table {
         }
         engine.add(&counters);
         sent
+    }
+
+    /// Starts to bring near the rows of some packets.
+    #[inline(always)]
+    fn bring_near(&self, ids: Ids<'_>, indexes: Range<usize>) {
+        indexes.filter_map(|index| self.get(ids.get(index))).for_each(prefetch);
     }
 
     #[allow(clippy::too_many_arguments, reason = "of a batch")]
@@ -363,12 +373,12 @@ impl Table {
         let id = u32::try_from(self.rows).ok()?;
         if self.rows.is_multiple_of(BLOCK_ROWS) {
             self.blocks.push(Vec::with_capacity(BLOCK_ROWS));
-            // Whoever has few associations pays for few: only from the second block on.
-            if let [_, .., block] = &self.blocks[..] {
-                pages::prefer_huge(block);
-            }
         }
-        self.blocks.last_mut()?.push(Row::default());
+        let block = self.blocks.last_mut()?;
+        if block.len() == SMALL_PAGED_ROWS {
+            pages::prefer_huge(block);
+        }
+        block.push(Row::default());
         self.rows += 1;
         Some(id)
     }
