@@ -42,10 +42,18 @@ pub(crate) trait Laid {
     ) -> Option<Input>;
 
     /// Encrypts. before: what stands in front of the body.
-    fn seal(input: &Input, context: &Context, before: &[u8], body: &mut [u8], icv: &mut [u8]) -> Result<(), SealError>;
+    #[inline(always)]
+    fn seal(input: &Input, context: &Context, before: &[u8], body: &mut [u8], icv: &mut [u8]) -> Result<(), SealError> {
+        let _ = before;
+        input.seal(context, body, icv)
+    }
 
     /// Checks the ICV and decrypts. before: what stands in front of the body.
-    fn open(input: &Input, context: &Context, before: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError>;
+    #[inline(always)]
+    fn open(input: &Input, context: &Context, before: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
+        let _ = before;
+        input.open(context, body, icv)
+    }
 
     /// Finds the payload in an authentic body.
     #[inline(always)]
@@ -95,22 +103,6 @@ impl Laid for Esp {
         Form::frame_usual(numbers, next_header, payload, front.last_chunk_mut()?, body)?;
         Some(form.usual_input(numbers, numbers.sequence))
     }
-
-    #[inline(always)]
-    fn seal(
-        input: &Input,
-        context: &Context,
-        _before: &[u8],
-        body: &mut [u8],
-        icv: &mut [u8],
-    ) -> Result<(), SealError> {
-        input.seal(context, body, icv)
-    }
-
-    #[inline(always)]
-    fn open(input: &Input, context: &Context, _before: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
-        input.open(context, body, icv)
-    }
 }
 
 impl Laid for WespV2 {
@@ -135,22 +127,6 @@ impl Laid for WespV2 {
         *wrap = esp::USUAL_WESPV2.to_be_bytes();
         Form::frame_usual(numbers, next_header, payload, front.last_chunk_mut()?, body)?;
         Some(form.usual_wespv2_input(numbers, numbers.sequence))
-    }
-
-    #[inline(always)]
-    fn seal(
-        input: &Input,
-        context: &Context,
-        _before: &[u8],
-        body: &mut [u8],
-        icv: &mut [u8],
-    ) -> Result<(), SealError> {
-        input.seal(context, body, icv)
-    }
-
-    #[inline(always)]
-    fn open(input: &Input, context: &Context, _before: &[u8], body: &mut [u8], icv: &[u8]) -> Result<(), OpenError> {
-        input.open(context, body, icv)
     }
 }
 

@@ -82,6 +82,23 @@ pub struct Outer {
     pub take_dscp: bool,
 }
 
+impl Outer {
+    /// The header between two addresses with everything else as the configuration's defaults have it.
+    pub fn between(local: IpAddr, remote: IpAddr) -> Self {
+        Self {
+            local,
+            remote,
+            hop_limit: 64,
+            df: Df::Copy,
+            dscp: None,
+            copy_ecn: true,
+            flow_label: None,
+            identification: None,
+            take_dscp: false,
+        }
+    }
+}
+
 /// Fixed inner addresses, of one version: a BEET SA's pair (RFC 7402 §B.1.1), or the pair before NAT of
 /// a transport SA (RFC 3948 §3.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,17 +226,7 @@ impl Profile {
         Self {
             suite,
             mode: Mode::Tunnel,
-            outer: Some(Outer {
-                local,
-                remote,
-                hop_limit: 64,
-                df: Df::Copy,
-                dscp: None,
-                copy_ecn: true,
-                flow_label: None,
-                identification: None,
-                take_dscp: false,
-            }),
+            outer: Some(Outer::between(local, remote)),
             inner: None,
             encapsulation: None,
             protocol: Protocol::Esp,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Direction, MAX_BODY_OCTETS, Random, SLOT_OCTETS, esp};
 use crate::aead::{Context, KeyError, Nonce, Provider, open_once, seal_once};
 use crate::batch::Ids;
-use crate::profile::{Df, Outer};
+use crate::profile::Outer;
 use crate::psp::engine::{Options, Received, Sent};
 use crate::psp::table::{Ivs, Limits, Table};
 use crate::psp::{DeviceKey, Engine, Mode, Prepared, Profile, Version};
@@ -112,18 +112,7 @@ impl PspBench {
             Engine::new(Options { port: 1000, versions: 15, verify_checksum: true, hash_key: [3; 16], provider });
         engine.set_device_key(0, Some(&DEVICE_KEY));
         let (local, remote): (IpAddr, IpAddr) = ([198, 51, 100, 1].into(), [203, 0, 113, 9].into());
-        let outer = Outer {
-            local,
-            remote,
-            hop_limit: 64,
-            df: Df::Copy,
-            dscp: None,
-            copy_ecn: true,
-            flow_label: None,
-            identification: None,
-            take_dscp: false,
-        };
-        let profile = Profile { mode: Mode::Tunnel(outer), version, ..Profile::default() };
+        let profile = Profile { mode: Mode::Tunnel(Outer::between(local, remote)), version, ..Profile::default() };
         let far = Limits { packets: Some(1 << 47), octets: Some(1 << 47), seconds: Some(1 << 29) };
         let mut table = Table::new(vec![Prepared::new(profile)], far, far);
         let device_key = DeviceKey::new(&DEVICE_KEY);

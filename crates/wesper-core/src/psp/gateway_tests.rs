@@ -1,5 +1,5 @@
 use super::*;
-use crate::profile::{Df, Outer};
+use crate::profile::Outer;
 use crate::psp::SourcePort;
 
 const KEY: [u8; 32] = [7; 32];
@@ -23,17 +23,7 @@ fn profile(mode: Mode, version: Version, cookie: Option<[u8; 8]>, words: u8) -> 
 }
 
 fn tunnel() -> Mode {
-    Mode::Tunnel(Outer {
-        local: [192, 0, 2, 1].into(),
-        remote: [192, 0, 2, 2].into(),
-        hop_limit: 64,
-        df: Df::Copy,
-        dscp: None,
-        copy_ecn: true,
-        flow_label: None,
-        identification: None,
-        take_dscp: false,
-    })
+    Mode::Tunnel(Outer::between([192, 0, 2, 1].into(), [192, 0, 2, 2].into()))
 }
 
 /// A UDP packet between the ends.

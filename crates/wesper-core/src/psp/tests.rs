@@ -227,17 +227,7 @@ fn versions_have_their_codes() {
 
 #[test]
 fn the_usual_packet_goes_straight() {
-    let outer = crate::profile::Outer {
-        local: [192, 0, 2, 1].into(),
-        remote: [192, 0, 2, 2].into(),
-        hop_limit: 64,
-        df: crate::profile::Df::Copy,
-        dscp: None,
-        copy_ecn: true,
-        flow_label: None,
-        identification: None,
-        take_dscp: false,
-    };
+    let outer = crate::profile::Outer::between([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
     let profile = Profile { mode: Mode::Tunnel(outer), ..Profile::default() };
     let other = |change: fn(&mut Profile)| {
         let mut profile = profile.clone();
