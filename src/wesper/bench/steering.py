@@ -155,7 +155,9 @@ class _Ends:
             )
 
     def _send(self, count: int, *, short: bool = False) -> None:
-        inner = Packets.of([_inner(flow, 64 if short else _INNER) for flow in (index % _FLOWS for index in range(count))])
+        inner = Packets.of(
+            [_inner(flow, 64 if short else _INNER) for flow in (index % _FLOWS for index in range(count))]
+        )
         sealed = self._sender.encapsulate_many(self._sa, inner, 0).packets
         for index in range(count):
             self._out.send(sealed[index][28:])
