@@ -51,7 +51,7 @@ def main() -> int:
         lay_kernels(home)
         tests = [test for test in TESTS if (ROOT / test.partition("::")[0]).exists()]
         junit = home / "junit.xml"
-        options = ["--quiet", "--numprocesses=2", "-p", "no:cacheprovider", f"--junit-xml={junit}"]
+        options = ["--quiet", "--numprocesses=3", "-p", "no:cacheprovider", f"--junit-xml={junit}"]
         code = run(folder, [python, "-m", "pytest", *options, *tests])
         demo = run(folder, [python, "-m", "wesper", "demo", "-o", str(home / "demo")])
         total = count_pytest(code, junit)
