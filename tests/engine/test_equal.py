@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from struct import pack
 from typing import Any
 
@@ -68,6 +69,9 @@ STEPS = (
 )
 
 
+NUMBERS = attrgetter("sas", "sequences", "flows")
+
+
 def bare(value: Any) -> Any:
     """Something to compare with ==."""
     if isinstance(value, Results):
@@ -76,7 +80,8 @@ def bare(value: Any) -> Any:
             value.codes.tolist(),
             value.sas.tolist(),
             value.sequences.tolist(),
-            [a.dtype for a in (value.packets.data, value.packets.offsets, value.codes, value.sas, value.sequences)],
+            value.flows.tolist(),
+            [a.dtype for a in (value.packets.data, value.packets.offsets, value.codes, *NUMBERS(value))],
         )
     if isinstance(value, np.ndarray):
         return value.dtype, value.tolist()

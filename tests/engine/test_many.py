@@ -33,15 +33,18 @@ NONE = (1 << 64) - 1
 
 def alike(results: Results, verdicts: list[Any]) -> None:
     """A batch's results are these verdicts."""
-    assert len(results.packets) == len(results.codes) == len(results.sas) == len(results.sequences) == len(verdicts)
-    assert (results.codes.dtype, results.sas.dtype, results.sequences.dtype) == (np.uint8, np.uint64, np.uint64)
+    numbers = (results.sas, results.sequences, results.flows)
+    assert {len(results.packets), len(results.codes), *map(len, numbers)} == {len(verdicts)}
+    assert (results.codes.dtype, *(array.dtype for array in numbers)) == (np.uint8, *[np.uint64] * 3)
     for i, verdict in enumerate(verdicts):
         if isinstance(verdict, Delivered):
             assert results.packets[i] == verdict.packet
-            assert (results.codes[i], results.sas[i], results.sequences[i]) == (0, verdict.sa, verdict.sequence)
+            assert results.codes[i] == 0
+            assert [array[i] for array in numbers] == [verdict.sa, verdict.sequence, verdict.flow]
         else:
             assert results.packets[i] == b""
-            assert (results.codes[i], results.sas[i], results.sequences[i]) == (verdict.reason.code, 0, 0)
+            assert results.codes[i] == verdict.reason.code
+            assert [array[i] for array in numbers] == [0, 0, 0]
 
 
 def mixture(count: int) -> list[bytes]:

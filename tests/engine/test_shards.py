@@ -113,7 +113,7 @@ def test_verdicts_are_those_of_one_shard(settings: dict[str, Any]) -> None:
     for packet in one_by_one:
         assert pair.receiver.decapsulate(packet, 0) == whole.decapsulate(packet, 0)
     ours, others = pair.receiver.decapsulate_many(batch, 0), whole.decapsulate_many(batch, 0)
-    for name in ("codes", "sas", "sequences"):
+    for name in ("codes", "sas", "sequences", "flows"):
         assert getattr(ours, name).tolist() == getattr(others, name).tolist()
     assert [ours.packets[i] for i in range(len(ours.packets))] == [
         others.packets[i] for i in range(len(others.packets))

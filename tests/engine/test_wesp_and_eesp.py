@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wesper import (
@@ -21,6 +22,7 @@ from wesper import (
     FlowPolicy,
     Mode,
     Option,
+    Packets,
     Profile,
     StatelessGroup,
     SubSAs,
@@ -31,7 +33,7 @@ from wesper.protocols.eesp_keys import master_key
 
 from . import family_oracle, oracle
 from .packets import A4, B4, LEFT4, LEFT6, RIGHT4, RIGHT6, ipv4, ipv6, tcp, udp
-from .pair import IV_KEY, OUTER4, OUTER6, SPI, Pair, delivered, engine, events, mirrored, refused
+from .pair import IV_KEY, OUTER4, OUTER6, SPI, Pair, delivered, engine, events, mirrored, refused, sa
 
 INNER = ipv4(udp(b"payload of nobody's business"), 17)
 ROOT = oracle.Keys("aes-gcm-16", bytes(range(32)), b"", b"")
@@ -224,6 +226,35 @@ def test_pieces_of_a_packet_have_one_name(engine_name: str) -> None:
     pieces = [ipv4(udp(bytes(24)), 17, mf=True), ipv4(bytes(24), 17, offset=32)]
     first, second = (delivered(pair.sender.encapsulate(pair.out, piece, 0)).flow for piece in pieces)
     assert first == second
+
+
+def test_a_batch_names_its_flows(engine_name: str) -> None:
+    """As single packets do; 0 where a protocol has no names, and where a packet is dropped."""
+    pair = Pair.of(engine_name, protocol="wespv2", format=WESPv2Format(flow_identifier=FlowPolicy(FlowKind.FIVE_TUPLE)))
+    ids = {"wespv2": pair.out}
+    for n, (protocol, made) in enumerate({"esp": None, "eesp": EESPFormat(session=FlowPolicy(FlowKind.MARK))}.items()):
+        profile = Profile("aes-gcm-16", outer=OUTER4, protocol=protocol, format=made)
+        ids[protocol] = pair.sender.install(sa(profile, Direction.OUT, pair.keys, spi=SPI + 1 + n))
+        pair.receiver.install(sa(mirrored(profile), Direction.IN, pair.keys, spi=SPI + 1 + n))
+    order = ["esp", "esp", "wespv2", "esp", "eesp", "none", "wespv2", "eesp", "esp", "esp"]
+    packets = Packets.of([ipv4(udp(b"", 1000, 2000 + n), 17) for n in range(len(order))])
+    sas = np.array([ids.get(protocol, 7) for protocol in order], np.uint64)
+    sent = pair.sender.encapsulate_many(sas, packets, 0, np.arange(100, 110, dtype=np.uint32))
+    shown = {"wespv2": slice(26, 34), "eesp": slice(22, 24)}
+    flows = [
+        int.from_bytes(packet[shown.get(which, slice(0))], "big")
+        for which, packet in zip(order, sent.packets, strict=True)
+    ]
+    assert sent.flows.tolist() == flows
+    assert [bool(flow) for flow in flows] == [which in shown for which in order]
+    assert (flows[4], flows[7]) == (104, 107)
+    assert pair.receiver.decapsulate_many(sent.packets, 0).flows.tolist() == flows
+    # Seen before, not authentic, no name at all.
+    again = pair.receiver.decapsulate_many(Packets.of([*sent.packets, sent.packets[2][:-1] + b"?", b""]), 0)
+    assert not again.flows.any()
+    assert len(again.flows) == 12
+    assert pair.sender.encapsulate_many(ids["esp"], packets, 0).flows.tolist() == [0] * 10
+    assert pair.sender.encapsulate_many(ids["eesp"], Packets.of([]), 0).flows.tolist() == []
 
 
 def test_mark_names_the_flow(engine_name: str) -> None:

@@ -96,6 +96,8 @@ pub struct Results {
     pub sas: Vec<u64>,
     /// Full sequence numbers; 0 where dropped.
     pub sequences: Vec<u64>,
+    /// What flows are called, as far as the last packet whose flow has a name: most batches have none.
+    named: Vec<u64>,
 }
 
 impl Results {
@@ -109,12 +111,23 @@ impl Results {
             codes: Vec::with_capacity(packets),
             sas: Vec::with_capacity(packets),
             sequences: Vec::with_capacity(packets),
+            named: Vec::new(),
         }
     }
 
     /// What came out, one packet after another.
     pub fn data(&self) -> &[u8] {
         self.output.memory.get(FRONT..self.output.end).unwrap_or_default()
+    }
+
+    /// Takes out what the packets' flows are called: EESP's Session ID, WESPv2's flow identifier, else 0; 0 where dropped.
+    pub fn take_flows(&mut self) -> Vec<u64> {
+        let packets = self.codes.len();
+        if self.named.is_empty() {
+            return vec![0; packets];
+        }
+        self.named.resize(packets, 0);
+        std::mem::take(&mut self.named)
     }
 
     /// Takes the memory back, and where in it [`Self::data`] lies. Around that it holds what is nobody's business.
@@ -124,9 +137,22 @@ impl Results {
 
     /// Notes a packet whose octets have been written at the output's end.
     #[inline(always)]
-    pub(crate) fn delivered(&mut self, octets: usize, sa: u64, sequence: u64) {
+    pub(crate) fn delivered(&mut self, octets: usize, sa: u64, sequence: u64, flow: u64) {
         self.output.end += octets;
+        if flow != 0 {
+            self.name(flow);
+        }
         self.push(0, sa, sequence);
+    }
+
+    /// Notes what the next packet's flow is called.
+    #[inline(never)]
+    fn name(&mut self, flow: u64) {
+        if self.named.is_empty() {
+            self.named.reserve(self.codes.capacity());
+        }
+        self.named.resize(self.codes.len(), 0);
+        self.named.push(flow);
     }
 
     /// Notes a drop.

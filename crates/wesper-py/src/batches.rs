@@ -19,7 +19,7 @@ pub(crate) struct Batches {
     octets: Py<PyAny>,
     numbers: Py<PyAny>,
     packets: Class<2>,
-    results: Class<4>,
+    results: Class<5>,
 }
 
 struct Class<const N: usize> {
@@ -49,7 +49,7 @@ impl Batches {
                 octets: dtype("uint8")?,
                 numbers: dtype("uint64")?,
                 packets: Class::of(&module, "Packets", ["data", "offsets"])?,
-                results: Class::of(&module, "Results", ["packets", "codes", "sas", "sequences"])?,
+                results: Class::of(&module, "Results", ["packets", "codes", "sas", "sequences", "flows"])?,
             })
         })
     }
@@ -64,14 +64,15 @@ impl Batches {
         work: impl FnOnce(Vec<u8>) -> batch::Results + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let mut results = py.detach(|| work(pool.take()));
+        let flows = results.take_flows();
         let [offsets, sas, sequences] = [&mut results.offsets, &mut results.sas, &mut results.sequences].map(take);
         let codes = take(&mut results.codes);
         let (memory, data) = results.into_memory();
         let data = self.array(py, Array::part(Lease::new(memory, pool), data), &self.octets)?;
         let packets = self.packets.make(py, [data, self.array(py, offsets, &self.numbers)?])?;
         let codes = self.array(py, codes, &self.octets)?;
-        let [sas, sequences] = [self.array(py, sas, &self.numbers)?, self.array(py, sequences, &self.numbers)?];
-        self.results.make(py, [packets, codes, sas, sequences])
+        let [sas, sequences, flows] = [sas, sequences, flows].map(|numbers| self.array(py, numbers, &self.numbers));
+        self.results.make(py, [packets, codes, sas?, sequences?, flows?])
     }
 
     fn array<'py>(&self, py: Python<'py>, items: impl Into<Array>, kind: &Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {

@@ -60,11 +60,12 @@ class Results:
     """What became of a batch, packet by packet.
 
     packets: what came out; of length 0 where dropped.   codes: (n,) uint8: 0 delivered, else DropReason.code.
-    sas: (n,) uint64: the SA that did the work.   sequences: (n,) uint64; both 0 where dropped.
-    A flow's name is in the protected packet for everyone to read (`Encapsulation.shown_flow`), and not among these.
+    sas: (n,) uint64: the SA that did the work.   sequences: (n,) uint64.   flows: (n,) uint64: EESP's Session ID,
+    WESPv2's flow identifier, else 0. All three 0 where dropped.
     """
 
     packets: Packets
     codes: NDArray[np.uint8]
     sas: NDArray[np.uint64]
     sequences: NDArray[np.uint64]
+    flows: NDArray[np.uint64]

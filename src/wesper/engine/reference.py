@@ -584,4 +584,5 @@ def _results(verdicts: list[Verdict]) -> Results:
         np.array([verdict.reason.code if isinstance(verdict, Dropped) else 0 for verdict in verdicts], np.uint8),
         np.array([delivered.sa for delivered in out], np.uint64),
         np.array([delivered.sequence for delivered in out], np.uint64),
+        np.array([delivered.flow for delivered in out], np.uint64),
     )

@@ -120,7 +120,7 @@ impl Receiver {
             for index in group {
                 let packet = packet(data, offsets, index);
                 match self.open_at_end(packet, &mut results.output, &mut front, now) {
-                    Ok(Job { len, sa, sequence, .. }) => results.delivered(len, sa, sequence),
+                    Ok(Job { len, sa, sequence, flow, .. }) => results.delivered(len, sa, sequence, flow),
                     Err(reason) => results.dropped(reason),
                 }
             }

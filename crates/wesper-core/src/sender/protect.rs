@@ -170,7 +170,7 @@ impl Sender {
             for (index, number) in group.zip(numbers) {
                 let besides = Besides { mark: marks.get(index), ..Besides::default() };
                 match self.protect_at_end(number, packet(data, offsets, index), besides, &mut results.output, now) {
-                    Ok((octets, sequence)) => results.delivered(octets, ids.get(index), sequence),
+                    Ok(Job { len, sequence, flow, .. }) => results.delivered(len, ids.get(index), sequence, flow),
                     Err(dropped) => results.dropped(dropped.reason),
                 }
             }
@@ -178,7 +178,7 @@ impl Sender {
         results
     }
 
-    /// Protects a packet at an output's end, and returns its octets and number.
+    /// Protects a packet at an output's end, and returns the job that it was.
     #[inline(always)]
     fn protect_at_end(
         &mut self,
@@ -187,7 +187,7 @@ impl Sender {
         besides: Besides<'_>,
         output: &mut Output,
         now: u64,
-    ) -> Result<(usize, u64), Dropped> {
+    ) -> Result<Job, Dropped> {
         let Some(shape) = self.hots.get(number).and_then(|hot| self.profiles.shape(hot.profile)) else {
             return Err(self.refuse(DropReason::OutNoSa));
         };
@@ -202,7 +202,7 @@ impl Sender {
         if job.start != end {
             buf.copy_within(job.start..job.start + job.len, end);
         }
-        Ok((job.len, job.sequence))
+        Ok(job)
     }
 
     /// Finds the hot states of a group and reads of each what its packets will need, so that the misses overlap.
