@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from wesper import (
     WESPv2Format,
 )
 from wesper.protocols.eesp_keys import master_key
+from wesper.protocols.icmp import packet_too_big
 
 from . import family_oracle, oracle
 from .packets import A4, B4, LEFT4, LEFT6, RIGHT4, RIGHT6, ipv4, ipv6, tcp, udp
@@ -133,6 +135,41 @@ def test_unknown_options_are_told(engine_name: str) -> None:
     told = events(pair.receiver)
     assert [(event.kind, event.pointer) for event in told] == [(EventKind.UNKNOWN_OPTION, 24)] * 2
     assert pair.receiver.state(pair.in_).packets == 3
+
+
+# The path
+
+
+@pytest.mark.parametrize("around", [None, UDPEncapsulation()], ids=["raw", "udp"])
+@pytest.mark.parametrize(
+    ("protocol", "made"),
+    [
+        ("wesp", None),
+        ("wespv2", WESPv2Format(options=(Option(0x1C, b"12"),), flow_identifier=FlowPolicy(FlowKind.FIXED, 9))),
+        ("eesp", None),
+        ("eesp", EESPFormat(crypt_offset=CryptOffset(), max_crypt_offset_octets=0)),
+        ("eesp", EESPFormat(options=(Option(230, bytes(6)),), sub_sas=SubSAs(max_id=3), session=FlowPolicy(value=3))),
+        ("eesp", EESPFormat(sequence_numbers=False)),
+    ],
+    ids=["wesp", "wespv2", "optimized", "full", "sub SAs and options", "no numbers"],
+)
+def test_a_router_is_believed_if_it_quotes_what_was_sent(
+    engine_name: str, protocol: str, made: Any, around: Any
+) -> None:
+    """RFC 4301 §8.2: the number behind options and markers is one that was sent lately, not one that comes yet."""
+    is_counted = not isinstance(made, EESPFormat) or made.sequence_numbers
+    keys = ROOT if isinstance(made, EESPFormat) and made.sub_sas is not None else None
+    settings: dict[str, Any] = {"protocol": protocol, "format": made, "encapsulation": around, "keys": keys}
+    pair = Pair.of(engine_name, window=1024 if is_counted else 0, **settings)
+    other = Pair.of(engine_name, window=1024 if is_counted else 0, **settings)
+    sent = [pair.protect(ipv4(udp(bytes(1300)), 17)) for _ in range(9)][-1]
+    future = [other.protect(ipv4(udp(bytes(1300)), 17)) for _ in range(10)][-1]
+    router = ip_address("192.0.2.77")
+    for packet, mtu, is_believed in ((future, 1300, not is_counted), (sent, 1200, True)):
+        message = packet_too_big(packet, mtu, router)
+        assert message is not None
+        assert pair.sender.icmp_error(message, 0) is is_believed
+        assert (pair.sender.state(pair.out).mtu == mtu) is is_believed
 
 
 # Exposure

@@ -101,8 +101,8 @@ class _EESP(Encapsulation):
     def quoted(self, body: bytes) -> Located | None:
         if len(body) < HEADER or not body[0] & 0x80:
             return None
-        header = _base(body)
-        low = body[HEADER + header.opt_len + 4 : HEADER + header.opt_len + _NUMBER]
+        header, at = _base(body), HEADER + body[1]
+        low = body[at + 4 : at + _NUMBER]
         return Located(header.spi, int.from_bytes(low, "big") if len(low) == 4 else None, header.session_id)
 
     def shown_flow(self, body: bytes) -> int | None:
