@@ -352,6 +352,25 @@ def test_sub_sas_have_ports_of_their_own(engine_name: str) -> None:
     assert [(e.kind, e.port, e.session) for e in events(pair.receiver)] == [(EventKind.PEER_MOVED, 0x7777, 1)]
 
 
+def test_sub_sas_without_ports_of_their_own_move_together(engine_name: str) -> None:
+    """The first packet of a Sub SA from elsewhere is a peer that moved: a NAT has given all of them another port."""
+    made = EESPFormat(sub_sas=SubSAs(max_id=3), session=FlowPolicy(FlowKind.MARK))
+    pair = Pair.of(engine_name, protocol="eesp", format=made, keys=ROOT, encapsulation=UDPEncapsulation())
+
+    def come(mark: int, port: int) -> list[tuple[int, int]]:
+        packet = delivered(pair.sender.encapsulate(pair.out, INNER, 0, mark=mark)).packet
+        assert isinstance(pair.open(packet[:20] + port.to_bytes(2, "big") + packet[22:]), Delivered)
+        return [(event.port, event.session) for event in events(pair.receiver)]
+
+    assert come(1, 4500) == []
+    assert come(2, 7777) == [(7777, 2)]
+    moved = replace(pair.receiver_profile, encapsulation=UDPEncapsulation(4500, 7777))
+    pair.receiver.set_profile(pair.in_, moved)
+    assert come(3, 7777) == []
+    assert come(0, 7777) == []
+    assert come(1, 8888) == [(8888, 1)]
+
+
 def test_too_much_exposure_tears_the_sa_down(engine_name: str) -> None:
     """§3.1.2: processed, dropped, and told; a forgery of it is only an ICV that does not fit."""
     pair = Pair.of(engine_name, protocol="eesp", format=EESPFormat(max_crypt_offset_octets=32))

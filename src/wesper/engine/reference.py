@@ -413,7 +413,9 @@ class ReferenceEngine(Engine):
         expected, sub_sa.peer = sub_sa.peer, at
         if expected is None and outer is not None and around is not None:
             # draft-ietf-ipsecme-eesp-03 §6: a Sub SA's own port is learnt from its first authentic packet.
-            expected = packed(outer.remote), at[1] if number else around.remote_port
+            port = around.remote_port
+            has_own_port = a.protocol.source_port(a.profile, number, port) != port
+            expected = packed(outer.remote), at[1] if has_own_port else port
         if expected is not None and expected != at:
             self._tell(Event(EventKind.PEER_MOVED, now, sa=a.id, address=at[0], port=at[1], session=number))
 

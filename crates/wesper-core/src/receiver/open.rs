@@ -384,7 +384,8 @@ impl Hot {
         let session = sub_sa.unwrap_or(0);
         let told = outer.zip(encapsulation).map(|(outer, udp)| {
             // draft-ietf-ipsecme-eesp-03 §6: a Sub SA's own port is learnt from its first authentic packet.
-            (outer.remote, if session == 0 { udp.remote_port } else { port })
+            let has_own_port = shape.form.source_port(session.into(), udp.remote_port) != udp.remote_port;
+            (outer.remote, if has_own_port { port } else { udp.remote_port })
         });
         let peer = self.peer_of(sub_sa);
         let expected = peer.as_deref().copied().or(told);
