@@ -137,6 +137,22 @@ def test_unknown_options_are_told(engine_name: str) -> None:
     assert pair.receiver.state(pair.in_).packets == 3
 
 
+@pytest.mark.parametrize("size", [0, 1200, 9000])
+@pytest.mark.parametrize("suite", ["aes-gcm-16", "null+hmac-sha2-256-128"])
+def test_what_is_quoted_of_a_packet_is_what_came(engine_name: str, suite: str, size: int) -> None:
+    """As it came, so nothing that was encrypted; without what lies behind it; cut (RFC 4443 §2.4 (c))."""
+    pair = Pair.of(engine_name, suite, protocol="wespv2", encapsulation=UDPEncapsulation())
+    inner = ipv4(udp(bytes(size)), 17)
+    options = bytes((0xC5, 2, 0, 0))
+    iv = bytes(oracle.SUITES[suite].iv)
+    body = family_oracle.wespv2(pair.keys, SPI, 1, True, iv, 4, inner, options=options)
+    packet = outside(udp(b"\0\0\0\2" + body, 4500, 4500), 17)
+    forged = packet[:-1] + bytes((packet[-1] ^ 1,))
+    refused(pair.receiver, forged, DropReason.AUTH)
+    assert pair.open(packet + b"behind it").reason is DropReason.UNKNOWN_OPTION  # type: ignore[union-attr]
+    assert [event.packet for event in events(pair.receiver)] == [packet[:1232]]
+
+
 # The path
 
 

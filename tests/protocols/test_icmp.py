@@ -153,6 +153,18 @@ def test_unknown_option_over_ipv6() -> None:
     assert sum16(error[8:40] + pack(">II", len(error) - 40, 58) + error[40:]) == 0xFFFF
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_an_unknown_option_of_a_packet_that_was_cut(version: int) -> None:
+    """An event keeps as much as a message quotes; less than that is no packet."""
+    body, here = bytes((59, 20, 0, 0x44, ALWAYS, 2, 1, 2)) + bytes(range(256)) * 20, HERE4 if version == 4 else HERE6
+    whole, at = (ipv4(141, body), 20) if version == 4 else (ipv6(141, body), 40)
+    error = unknown_option(whole, at + 4, here)
+    assert error is not None
+    assert len(error) == (576 if version == 4 else 1280)
+    assert unknown_option(whole[:1232], at + 4, here) == error
+    assert unknown_option(whole[:1231], at + 4, here) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "version", "destination", "answered"),
     [
@@ -205,7 +217,8 @@ def test_what_an_engine_tells_becomes_the_message(engine: str, version: int, udp
     assert event is not None
     assert (event.kind, event.source) == (EventKind.UNKNOWN_OPTION, here.packed)
     assert sent.packet[event.pointer] == ALWAYS
-    error = unknown_option(sent.packet, event.pointer, HERE4 if version == 4 else HERE6)
+    assert event.packet == sent.packet
+    error = unknown_option(event.packet, event.pointer, HERE4 if version == 4 else HERE6)
     assert error is not None
     at = 20 if version == 4 else 40
     assert error[at : at + 2] == (b"\x0c\0" if version == 4 else b"\4\2")

@@ -108,6 +108,20 @@ def test_a_table_of_another_protocol_is_refused(tmp_path: Path) -> None:
         load_file(path)
 
 
+def test_messages_about_options_are_wespv2s(tmp_path: Path) -> None:
+    for protocol in ("esp", "wesp", "wespv2", "eesp"):
+        (folder := tmp_path / protocol).mkdir()
+        path = written(folder, protocol)
+        assert load_file(path).tunnels[0].option_errors is False
+        path.write_text(path.read_text().replace("[[tunnel]]", "[[tunnel]]\noption_errors = true", 1))
+        if protocol == "wespv2":
+            assert load_file(path).tunnels[0].option_errors
+            continue
+        with pytest.raises(ConfigError) as caught:
+            load_file(path)
+        assert (caught.value.key, caught.value.line is not None) == ("tunnel[0].option_errors", True)
+
+
 def test_dummies_only_where_they_can_be_said(tmp_path: Path) -> None:
     path = written(tmp_path, "eesp", "session = 1")
     file: TunnelFile = load_file(path)

@@ -11,14 +11,16 @@ import pytest
 
 from wesper.engine import Engine, open_engine
 from wesper.engine.interface import SECOND
+from wesper.errors import ConfigError
 from wesper.tunnel import pairs
 from wesper.tunnel.file import load_file
 from wesper.tunnel.keygen import add, end, make
 from wesper.tunnel.pairs import Tunnel
 from wesper.tunnel.state import State
-from wesper.verdict import Delivered
+from wesper.verdict import Delivered, Dropped, DropReason
 
 TICK = SECOND // 10
+INSIDE = bytes.fromhex("4500001400000000401100000a0800010a080002")
 
 
 class Side:
@@ -181,8 +183,7 @@ def test_a_peer_that_seems_everywhere_is_told_now_and_then(world: World) -> None
 def test_nothing_is_taken_again_however_often_an_end_comes(world: World, engine: str) -> None:
     """Few packets between two ends: fewer than a window, and with gaps."""
     sender = world.left.tunnel.pairs[0].out_id
-    inner = bytes.fromhex("45000014000000004011 0000 0a080001 0a080002")
-    sent = [world.left.engine.encapsulate(sender, inner, 0) for _ in range(702)]
+    sent = [world.left.engine.encapsulate(sender, INSIDE, 0) for _ in range(702)]
     packets = [verdict.packet for verdict in sent if isinstance(verdict, Delivered)]
     world.right.state.close()
 
@@ -199,3 +200,55 @@ def test_nothing_is_taken_again_however_often_an_end_comes(world: World, engine:
     assert run(packets[:100], packets[400:600]) == [0, 200]
     assert run(packets[400:600], packets[:600], packets[600:700:2]) == [0, 0, 50]
     assert run(packets[:699], packets[701:], packets[699:]) == [0, 1, 2]
+
+
+def test_a_pair_that_is_torn_down_makes_room_for_another(world: World) -> None:
+    add(world.left.path, world.right.path)
+    for side in (world.left, world.right):
+        side.read_again(world.now)
+    world.run(2)
+    tunnel = world.left.tunnel
+    old, new = tunnel.pairs
+    assert tunnel.sending is new
+    tunnel.tear_down(new)
+    world.run(1)
+    assert tunnel.sending is old
+    assert world.left.engine.state(old.out_id)
+    for sa in (new.out_id, new.in_id):
+        with pytest.raises(ConfigError):
+            world.left.engine.state(sa)
+    world.left.read_again(world.now)
+    world.run(30)
+    assert (tunnel.pairs, tunnel.sending) == ([old, new], old)
+    assert DropReason.OUT_NO_SA not in world.left.engine.drops(), "no dummy is sent where no SA is"
+
+
+def test_without_another_pair_nothing_leaves_until_there_are_new_keys(world: World) -> None:
+    world.run(2)
+    tunnel = world.left.tunnel
+    (only,) = tunnel.pairs
+    tunnel.tear_down(only)
+    world.run(1)
+    assert tunnel.sending is only
+    policy = tunnel.policy()
+    world.left.engine.set_policies([policy])
+    assert world.left.engine.outbound(INSIDE, world.now) == [Dropped(DropReason.OUT_NO_SA)]
+    add(world.left.path, world.right.path)
+    world.left.read_again(world.now)
+    world.run(0.1, (world.left,))
+    assert tunnel.sending is tunnel.pairs[-1] is not only, "no other pair is better proven"
+
+
+def test_a_pair_that_is_torn_down_and_gone_from_the_file_goes_at_once(world: World) -> None:
+    add(world.left.path, world.right.path)
+    for side in (world.left, world.right):
+        side.read_again(world.now)
+    world.run(2)
+    tunnel = world.left.tunnel
+    old, new = tunnel.pairs
+    tunnel.tear_down(old)
+    head, _, rest = world.left.path.read_text().split("[[tunnel.sa]]")
+    world.left.path.write_text(f"{head}[[tunnel.sa]]{rest}")
+    world.left.read_again(world.now)
+    world.run(0.1)
+    assert tunnel.pairs == [new]

@@ -88,7 +88,12 @@ pub struct Event {
     pub session: u16,
     /// Unknown option: where its type stands, in octets from the outer IP header's first.
     pub pointer: u16,
+    /// Unknown option: the packet as it came, cut to [`MOST_QUOTED`] octets.
+    pub packet: Vec<u8>,
 }
+
+/// Octets of a packet that an ICMPv6 message can quote (RFC 4443 §2.4 (c)); ICMP quotes fewer.
+pub const MOST_QUOTED: usize = 1280 - 40 - 8;
 
 impl Event {
     /// An event with nothing but its kind and time.
@@ -112,6 +117,7 @@ impl Event {
             selector: None,
             session: 0,
             pointer: 0,
+            packet: Vec::new(),
         }
     }
 

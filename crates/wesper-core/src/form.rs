@@ -114,6 +114,14 @@ pub(crate) struct Arrived {
     pub(crate) broken: Option<DropReason>,
 }
 
+impl Arrived {
+    /// Whether it has an unknown option that asks for an ICMP message, if only where it did not go to a group.
+    #[inline]
+    pub(crate) fn asks_for_message(&self) -> bool {
+        self.option.is_some_and(|(kind, _)| kind & 0x80 != 0)
+    }
+}
+
 /// Where the payload of an authentic packet is, from the protocol's first octet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {

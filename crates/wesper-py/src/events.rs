@@ -41,6 +41,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, event: &core::Event) -> PyResult<B
         ("selector", selector.into_pyobject(py)?.into_any()),
         ("session", event.session.into_pyobject(py)?.into_any()),
         ("pointer", event.pointer.into_pyobject(py)?.into_any()),
+        ("packet", PyBytes::new(py, &event.packet).into_any()),
     ];
     let kind = module.getattr("EventKind")?.call1((event.kind.name(),))?;
     module.getattr("Event")?.call((kind, event.now), Some(&fields.into_py_dict(py)?))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..sa import Selector
 from ..verdict import DropReason
@@ -31,7 +31,8 @@ class Event:
     now: nanoseconds, as given to the call that caused it.   sa: id.
     limit: of a lifetime seconds, octets, packets, idle_seconds or sequence; of an ECN alarm its class.
     reason, spi, sequence (low half), session, source, destination, flow_label: of an audited drop.
-    pointer: where the option's type stands, in octets from the outer IP header's first; source, destination: of that.
+    pointer: where the option's type stands, in octets from the outer IP header's first; source, destination: of that;
+    packet: that packet as it came, cut to what an ICMP message quotes (`icmp.MOST_QUOTED`).
     address, port: where the peer is now.   mtu: octets.   inner, outer: ECN codepoints.
     selector: of the SA to be made.
     """
@@ -54,6 +55,7 @@ class Event:
     selector: Selector | None = None
     session: int = 0
     pointer: int = 0
+    packet: bytes = field(default=b"", repr=False)
 
 
 # RFC 4303 §4, RFC 4301 §5.2, draft-ietf-ipsecme-eesp-03 §7: these drops leave a trace in the audit log if it is on. So

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..crypto import block_encrypt
 from ..errors import ConfigError
-from ..protocols import Arrived, Opened, Outgoing, ip, modes, udp
+from ..protocols import Arrived, Opened, Outgoing, icmp, ip, modes, udp
 from ..protocols.ecn import Alarm
 from ..protocols.ip import Datagram, packed
 from ..sa import SA, Direction, Fragmentation, Mode, Policy, Profile, SAState, SubSAState
@@ -434,6 +434,7 @@ class ReferenceEngine(Engine):
                     source=header.source,
                     destination=header.destination,
                     pointer=pointer,
+                    packet=datagram.packet[: icmp.MOST_QUOTED],
                 )
             )
 

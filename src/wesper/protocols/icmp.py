@@ -17,6 +17,7 @@ from .ip import IPV4_HEADER, IPV6_HEADER, Datagram, IPAddress, checksum, packed,
 
 IPV4_MINIMUM_MTU = 576  # RFC 4301 §8.2: below it nothing an ICMP message says is believed
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
+MOST_QUOTED = IPV6_MINIMUM_MTU - IPV6_HEADER - ICMPHeader.SIZE  # octets of a packet, RFC 4443 §2.4 (c)
 
 _ICMP_ERRORS = (3, 4, 5, 11, 12)  # RFC 1122 §3.2.2
 _ICMPV6_REDIRECT = 137  # RFC 4443 §2.4 (e.2); errors are those below 128
@@ -42,8 +43,9 @@ def prohibited(packet: bytes, source: IPAddress) -> bytes | None:
 def unknown_option(packet: bytes, pointer: int, source: IPAddress) -> bytes | None:
     """Return the ICMP error about an option whose type asks for it, None if its sender must not get one.
 
-    packet: as it came from the unprotected side, and has proven authentic: nobody else is told what is known here.
-    pointer: octets from the outer IP header to the option's type, as the event UNKNOWN_OPTION has it.
+    packet: as it came from the unprotected side, perhaps cut behind `MOST_QUOTED` octets, and has proven authentic:
+    nobody else is told what is known here.
+    pointer: octets from the outer IP header to the option's type; both as the event UNKNOWN_OPTION has them.
     source: address of this host that speaks, of packet's IP version.   How often is the caller's to limit.
     Source: draft-klassert-ipsecme-wespv2-01 §2.2.2, RFC 4443 §3.4 (type 4, code 2), RFC 792 (type 12, code 0).
     """
@@ -53,6 +55,9 @@ def unknown_option(packet: bytes, pointer: int, source: IPAddress) -> bytes | No
     # 10 also answers what went to a group (RFC 4443 §2.4 (e.3)), but not over IPv4 (RFC 1812 §4.3.2.7).
     if action not in (2, 3) or (action == 3 and to_group) or (not six and pointer > 0xFF):
         return None
+    told = int.from_bytes(packet[4:6], "big") + IPV6_HEADER if six else int.from_bytes(packet[2:4], "big")
+    if len(packet) >= MOST_QUOTED:
+        packet = packet.ljust(told, b"\0")  # what was cut off is not quoted
     return _error(packet, source, (12, 0, pointer << 24), (4, 2, pointer))
 
 
@@ -67,7 +72,7 @@ def _error(packet: bytes, source: IPAddress, v4: tuple[int, int, int], v6: tuple
         header = IPv4(total_length=IPV4_HEADER + len(message), protocol=ICMP, source=speaker, destination=asker)
         header.checksum = checksum(header.build())
         return header.build() + message
-    quoted = datagram.packet[: IPV6_MINIMUM_MTU - IPV6_HEADER - ICMPHeader.SIZE]  # RFC 4443 §2.4 (c)
+    quoted = datagram.packet[:MOST_QUOTED]
     message = _message(*v6, quoted, pseudo_header(speaker, asker, ICMPV6, ICMPHeader.SIZE + len(quoted)))
     return IPv6(payload_length=len(message), next_header=ICMPV6, source=speaker, destination=asker).build() + message
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import __version__
-from ..engine import EventKind
+from ..engine import Event, EventKind
 from ..engine.interface import SECOND
 from ..errors import ConfigError, WesperError
 from ..host.link import Link, LinkKind, LinkUse, local_address, open_link, path_mtu
@@ -37,6 +37,7 @@ from .events import EventLog
 from .file import TunnelFile, TunnelSettings, load_file
 from .loop import Loop, LoopOptions, now_ns
 from .metrics import NO_LOSS
+from .option_errors import OptionErrors
 from .pairs import Tunnel
 from .path_mtu import PathMessages
 from .psp_settings import PORTS
@@ -86,6 +87,7 @@ class Daemon:
         self.plan: Plan
         self.routes: Routes
         self.state: State
+        self._option_errors: OptionErrors
         self._ended = self._has_started = False
         self._drain = DRAIN_S
         self._next_tops = self._next_path = self._next_lost = self._next_timeout = 0
@@ -173,6 +175,8 @@ class Daemon:
         options = LoopOptions(offloads=file.offloads, workers=file.workers)
         self.loop = kind_of_loop(self.engine, self.device, self.links, options=options)
         self.taps = TapHub(self.loop)
+        self._option_errors = OptionErrors(self.plan.mark)
+        undo.callback(self._option_errors.close)
         self._watch_path()
         if file.metrics:
             self._scrapes = ScrapeServer(file.metrics, lambda: scraped(self.status()), self._selector)
@@ -381,14 +385,24 @@ class Daemon:
                     self.events.tell("resynchronised", **about)
                 case EventKind.UNKNOWN_OPTION:
                     self._tell_rarely("unknown_option", now, **about, pointer=event.pointer)
-                case EventKind.TEAR_DOWN if event.reason is not None:
-                    self._tell_rarely("broken_agreement", now, **about, reason=event.reason.verdict)
+                    if tunnel is not None and tunnel.settings.option_errors:
+                        self._answer_option(event, now)
+                case EventKind.TEAR_DOWN if tunnel is not None and not pair.ended and event.reason is not None:
+                    tunnel.tear_down(pair)
+                    self.events.tell("broken_agreement", **about, reason=event.reason.verdict)
         lost = self.engine.lost_events
         if lost > self._told.get("events", 0):
             self.events.tell("events_lost", number=lost - self._told.get("events", 0))
             self._told["events"] = lost
         if changed:
             self.set_policies()
+
+    def _answer_option(self, event: Event, now: int) -> None:
+        try:
+            if self._option_errors.tell(event, now):
+                self.loop.counted["icmp_unknown_option"] += 1
+        except OSError as error:
+            self._tell_rarely("no_icmp", now, why=str(error.strerror))
 
     def _tell_rarely(self, name: str, now: int, **fields: Any) -> None:
         """Tell what any packet can cause once in a while, with how many there were in between."""

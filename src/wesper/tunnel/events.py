@@ -32,11 +32,11 @@ EVENTS: Final = {
     "ecn_alarm": "an ECN combination that no known ingress makes",
     "resynchronised": "the high half of the sequence number was found again",
     "unknown_option": "an authentic packet has an option that is not known here, and asks for an ICMP message",
-    "broken_agreement": "an authentic packet shows more in clear than was agreed on: its SA should go",
+    "broken_agreement": "an authentic packet shows more in clear than was agreed on: its pair of SAs has ended",
     "lost": "packets were dropped, by name, since this was told last",
     "state_not_saved": "the state can't be written; numbers that are reserved already last a while",
     "state_saved": "the state can be written again",
-    "no_icmp": "messages about the path's MTU can't be read here",
+    "no_icmp": "ICMP messages about the path's MTU can't be read here, or those about options not sent",
     "events_lost": "the engine had more to tell than there was room for",
 }
 """Every event, and what it says."""

@@ -21,8 +21,12 @@ FAMILY_TABLES: Final = ("wespv2", "eesp")
 def format_of(table: TunnelTable, wrong: Wrong) -> Format | None:
     """Return the settings that the tunnel's protocol has alone; None: as they are by default.
 
-    Raises ConfigError, also for a table of another protocol.
+    Raises ConfigError, also for a table or setting of another protocol.
     """
+    if table.option_errors and table.protocol != "wespv2":
+        raise wrong(
+            "option_errors", f"messages about options with protocol {table.protocol}", 'false, or protocol = "wespv2"'
+        )
     found = None
     for name in FAMILY_TABLES:
         given = getattr(table, name)

@@ -103,6 +103,7 @@ class TunnelSettings:
     networks: behind the peer.   path_mtu: octets; 0: the route's.
     keepalive: seconds of silence after which a NAT keepalive goes out; 0: never.   probe: send dummies until the peer
     is heard.   roaming: follow the peer where its authentic packets come from.
+    option_errors: tell the peer by ICMP of options that are not known here and ask for it.
     """
 
     name: str
@@ -125,6 +126,7 @@ class TunnelSettings:
     roaming: bool
     keepalive: int
     probe: bool
+    option_errors: bool
     hard: Lifetime
     pairs: tuple[SAPair, ...]
     protocol: str = "esp"
@@ -384,6 +386,7 @@ class _Reader:
             roaming=roaming,
             keepalive=given.keepalive,
             probe=given.probe is not False,
+            option_errors=given.option_errors,
             hard=self._lifetime(given.lifetime),
             pairs=(),
             protocol=given.protocol,

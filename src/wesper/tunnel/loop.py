@@ -43,6 +43,7 @@ COUNTS: Final[Mapping[str, str]] = {
     "slow": "packets that Python decided about, in either direction",
     "slow_lost": "lost: too many of those at once",
     "icmp_too_big": "messages to this host about packets that are too big",
+    "icmp_unknown_option": "messages to peers about options that are not known here",
     "tap_lost": "packets that a capture had no room for",
 }
 """Every count of a loop, and what it says; drops by an engine are the engine's own (`Engine.drops`)."""

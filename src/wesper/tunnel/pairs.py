@@ -44,7 +44,7 @@ class Pair:
     """A pair that is installed.
 
     sent, heard: when a packet of it was last seen to go and come, ns; None: never.   owes: a dummy, to who was heard.
-    retire_at: when it goes.
+    retire_at: when it goes.   ended: the peer broke what was agreed on, and its SAs are gone.
     """
 
     pair: SAPair
@@ -63,6 +63,7 @@ class Pair:
     probe_every: int = PROBE_NS
     wanted: bool = True
     retire_at: int | None = None
+    ended: bool = False
 
     @property
     def proven(self) -> bool:
@@ -155,11 +156,16 @@ class Tunnel:
         sending = self.sending
         for pair in list(self.pairs):
             self._look(pair, now)
-        newest = next((each for each in reversed(self.pairs) if each.proven and each.wanted), None)
+        newest = next((each for each in reversed(self.pairs) if each.proven and each.wanted and not each.ended), None)
         if newest is not None and (
-            self.sending is None or self.pairs.index(newest) > self.pairs.index(self.sending) or not self.sending.wanted
+            self.sending is None
+            or self.pairs.index(newest) > self.pairs.index(self.sending)
+            or not self.sending.wanted
+            or self.sending.ended
         ):
             self._change_to(newest)
+        elif self.sending is not None and self.sending.ended:
+            self._change_to(next((each for each in reversed(self.pairs) if not each.ended), self.sending))
         for pair in list(self.pairs):
             self._retire(pair, now)
             self._speak(pair, now)
@@ -185,6 +191,15 @@ class Tunnel:
                     self._engine.set_profile(sa, profile)
         self._tell("peer_moved", tunnel=self.name, peer=where)
         return before is None
+
+    def tear_down(self, pair: Pair) -> None:
+        """End a pair whose peer broke what was agreed on, both ways (draft-ietf-ipsecme-eesp-03 §3.1.2).
+
+        It stays in the list, so that only new keys, or a new start, make SAs again. The next `step` has data leave by
+        another pair; without one no data leaves.
+        """
+        pair.ended = True
+        self._remove_sas(pair)
 
     def holds(self, sa: int) -> Pair | None:
         """Return the pair that an SA belongs to."""
@@ -243,6 +258,7 @@ class Tunnel:
             "sending": pair is self.sending,
             "proven": pair.proven,
             "in_file": pair.wanted,
+            "ended": pair.ended,
             "sent_seconds_ago": _ago(pair.sent, now),
             "heard_seconds_ago": _ago(pair.heard, now),
             "out": numbers(pair.out_id, pair.pair.spi_out),
@@ -271,6 +287,8 @@ class Tunnel:
             self.heard = now
 
     def _change_to(self, pair: Pair) -> None:
+        if pair is self.sending:
+            return
         before, self.sending = self.sending, pair
         if before is not None:
             self._tell("pair_sending", tunnel=self.name, pair=pair.pair.title)
@@ -278,6 +296,8 @@ class Tunnel:
     def _retire(self, pair: Pair, now: int) -> None:
         if pair.wanted:
             pair.retire_at = None
+        elif pair.ended:
+            self._drop(pair)
         elif pair is not self.sending and self.sending is not None and self.sending.wanted and self.sending.proven:
             pair.retire_at = pair.retire_at or now + GRACE_NS
             if now >= pair.retire_at:
@@ -285,7 +305,7 @@ class Tunnel:
 
     def _speak(self, pair: Pair, now: int) -> None:
         """Send a dummy where the peer has not been heard yet, or is heard and hears nothing."""
-        if not self.settings.probe or self.remote is None or pair not in self.pairs:
+        if not self.settings.probe or self.remote is None or pair not in self.pairs or pair.ended:
             return
         if not pair.proven or self.silent:
             if now < pair.next_probe:
@@ -320,13 +340,16 @@ class Tunnel:
 
     def _drop(self, pair: Pair) -> None:
         self.pairs.remove(pair)
+        self._remove_sas(pair)
+        if pair is self.sending:
+            self.sending = next((each for each in reversed(self.pairs) if each.proven and not each.ended), None)
+            self.sending = self.sending or (self.pairs[-1] if self.pairs else None)
+        self._tell("pair_removed", tunnel=self.name, pair=pair.pair.title)
+
+    def _remove_sas(self, pair: Pair) -> None:
         for sa in (pair.out_id, pair.in_id):
             if self._state_of(sa) is not None:
                 self._engine.remove(sa)
-        if pair is self.sending:
-            self.sending = next((each for each in reversed(self.pairs) if each.proven), None)
-            self.sending = self.sending or (self.pairs[-1] if self.pairs else None)
-        self._tell("pair_removed", tunnel=self.name, pair=pair.pair.title)
 
     def _state_of(self, sa: int) -> SAState | None:
         try:

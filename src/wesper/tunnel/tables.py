@@ -127,6 +127,7 @@ class TunnelTable(_Strict):
     roaming: bool | None = None
     keepalive: int = 0
     probe: bool | None = None
+    option_errors: bool = False
     lifetime: LifetimeTable = msgspec.field(default_factory=LifetimeTable)
 
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::demultiplexer::Sorted;
-use super::outcome::About;
+use super::outcome::{About, Told, quoted};
 use super::shape::Shape;
 use super::usual::{Read, likely_spi};
 use super::{Hot, Opened, Receiver, Settings, Store};
@@ -211,7 +211,7 @@ impl Receiver {
             self.any_expired = true;
             return Err(self.outcome.drop(DropReason::Expired));
         }
-        let Some(body) = received.get_mut(at..end) else { return Err(self.outcome.drop(DropReason::BadIp)) };
+        let body = received.get(at..end).unwrap_or_default();
         let arrived = match shape.form.read(body, datagram.version, shape.in_udp) {
             Ok(arrived) => arrived,
             Err(reason) => return Err(self.outcome.refuse(reason, about, received, label, now)),
@@ -222,6 +222,9 @@ impl Receiver {
             hot.replays += 1;
             return Err(self.outcome.refuse(DropReason::Replay, about, received, label, now));
         };
+        // Opening the packet will spoil what a message to its sender quotes.
+        let quoted = if arrived.asks_for_message() { quoted(received.get(..datagram.octets)) } else { Vec::new() };
+        let Some(body) = received.get_mut(at..end) else { return Err(self.outcome.drop(DropReason::BadIp)) };
         let spare = self.settings.spare(hot, shape, body, now);
         if self.store.open(number, hot, shape, sequence, &arrived, body).is_err() {
             hot.failed();
@@ -249,7 +252,8 @@ impl Receiver {
         let content = match content {
             Ok(content) => content,
             Err(reason) => {
-                return Err(self.outcome.refuse_authentic(reason, &arrived, about, received, &datagram, at, now));
+                let told = Told { arrived: &arrived, at, quoted };
+                return Err(self.outcome.refuse_authentic(reason, told, about, received, &datagram, now));
             }
         };
         (job.sa, job.sequence, job.flow) = (hot.id, sequence, arrived.flow);

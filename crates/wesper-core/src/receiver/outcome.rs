@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Outcome;
 use super::shape::Shape;
 use crate::ecn::Alarm;
-use crate::events::{Event, EventKind, is_auditable};
+use crate::events::{Event, EventKind, MOST_QUOTED, is_auditable};
 use crate::form::Arrived;
 use crate::ip::{self, Datagram, number};
 use crate::modes::{self, Payload, inner_length};
@@ -20,6 +20,21 @@ pub(super) struct About {
     pub(super) spi: u32,
     pub(super) low: u32,
     pub(super) session: u16,
+}
+
+/// What there may be to tell of a packet whose ICV has held.
+pub(super) struct Told<'a> {
+    pub(super) arrived: &'a Arrived,
+    /// Octets in front of the protocol's first.
+    pub(super) at: usize,
+    /// The packet as it came, as far as a message to its sender quotes it.
+    pub(super) quoted: Vec<u8>,
+}
+
+/// Copies what a message to a packet's sender can quote of it.
+#[cold]
+pub(super) fn quoted(packet: Option<&[u8]>) -> Vec<u8> {
+    packet.map(|packet| packet.get(..MOST_QUOTED).unwrap_or(packet)).unwrap_or_default().to_vec()
 }
 
 impl Outcome {
@@ -47,17 +62,16 @@ impl Outcome {
 
     /// Counts a drop of a packet whose ICV has held, and tells what its SA's owner has to know.
     #[cold]
-    #[allow(clippy::too_many_arguments, reason = "it is the end of one way through a packet")]
     pub(super) fn refuse_authentic(
         &mut self,
         reason: DropReason,
-        arrived: &Arrived,
+        told: Told<'_>,
         about: About,
         received: &[u8],
         datagram: &Datagram,
-        at: usize,
         now: u64,
     ) -> DropReason {
+        let Told { arrived, at, quoted } = told;
         let event = |kind| Event { sa: about.sa, ..Event::new(kind, now) };
         if arrived.broken == Some(reason) {
             let session = about.session;
@@ -68,10 +82,10 @@ impl Outcome {
             (reason, arrived.option, ends)
         {
             // Of four actions one asks for an ICMP message, another but for multicast (WESPv2 §2.2.2).
-            if kind >> 6 == 2 || (kind >> 6 == 3 && !destination.is_multicast()) {
+            if arrived.asks_for_message() && (kind >> 6 == 2 || !destination.is_multicast()) {
                 let (source, destination) = (Some(source), Some(destination));
-                let pointer = (at + option_at) as u16;
-                self.events.tell(Event { source, destination, pointer, ..event(EventKind::UnknownOption) });
+                let (pointer, packet) = ((at + option_at) as u16, quoted);
+                self.events.tell(Event { source, destination, pointer, packet, ..event(EventKind::UnknownOption) });
             }
         }
         self.refuse(reason, about, received, datagram.flow_label, now)
