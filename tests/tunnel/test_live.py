@@ -28,14 +28,16 @@ def network_of(host: Host) -> list[str]:
     return [host.run(["ip", "-o", *words]).stdout for words in (["link"], ["rule"], ["-6", "rule"], ["route"])]
 
 
-def tcp(sender: Host, receiver: Host, address: str, octets: int) -> int:
-    """Carry octets over TCP; returns how many came."""
+def tcp(sender: Host, receiver: Host, address: str, octets: int, source: str = "") -> int:
+    """Carry octets over TCP; returns how many came.   source: the sender's address, if not the one that it takes."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with receiver.socket(family, socket.SOCK_STREAM) as listener, sender.socket(family, socket.SOCK_STREAM) as out:
         listener.bind((address, 0))
         listener.listen()
         for each in (listener, out):
             each.settimeout(PATIENCE_S)
+        if source:
+            out.bind((source, 0))
         out.connect(listener.getsockname()[:2])
         come, _ = listener.accept()
         with come:

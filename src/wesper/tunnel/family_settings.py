@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from ..crypto import SUITES
 from ..errors import ConfigError
@@ -13,6 +14,9 @@ from ..protocols import Format
 from ..sa import EESPFormat
 from .psp_settings import Wrong
 from .tables import TunnelTable
+
+if TYPE_CHECKING:
+    from .file import TunnelSettings
 
 FAMILY_TABLES: Final = ("wespv2", "eesp")
 """Tables of a tunnel that belong to the protocol of the same name."""
@@ -41,6 +45,21 @@ def format_of(table: TunnelTable, wrong: Wrong) -> Format | None:
     if isinstance(found, EESPFormat) and found.sub_sas is not None and found.sub_sas.first_port:
         raise wrong("eesp.sub_sas.first_port", "UDP ports of Sub SAs", "0: a tunnel sends from one port")
     return found
+
+
+def check_first_bits(tunnels: Sequence[TunnelSettings], wrong: Wrong) -> None:
+    """Refuse SPIs of ESP that look like EESP's first bit on one UDP port (draft-ietf-ipsecme-eesp-03 §6).
+
+    Raises ConfigError.
+    """
+    ports = {each.encapsulation.local_port for each in tunnels if each.protocol == "eesp" and each.encapsulation}
+    for place, each in enumerate(tunnels):
+        if each.protocol != "esp" or each.encapsulation is None or each.encapsulation.local_port not in ports:
+            continue
+        for number, pair in enumerate(each.pairs):
+            if pair.spi_in >> 31:
+                key, what = f"tunnel[{place}].sa[{number}].spi_in", f"SPI {pair.spi_in:#x} of ESP on a UDP port of EESP"
+                raise wrong(key, what, "below 0x80000000, or another port")
 
 
 def check_suite(name: str, wrong: Wrong) -> None:

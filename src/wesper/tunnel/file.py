@@ -52,7 +52,7 @@ from ..sa import (
 )
 from ..wire.psp import PORT as PSP_PORT
 from ..wire.udp import IPSEC_NAT_T_PORT
-from .family_settings import check_suite, format_of
+from .family_settings import check_first_bits, check_suite, format_of
 from .key_row import named_row
 from .psp_settings import DeviceKeys, PSPSettings, check_one_device, derived, device_keys_of, psp_of
 from .scrape import parse_listen
@@ -308,6 +308,8 @@ class _Reader:
             tunnels.append(self._tunnel(place, each))
         self._check_together(tunnels)
         self._check_traffic(tunnels, table.tunnel)
+        self._at = ""
+        check_first_bits(tunnels, self._wrong)
         engine = None if own.engine == "auto" else own.engine
         assert engine is None or engine in ENGINES
         return TunnelFile(
