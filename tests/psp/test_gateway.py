@@ -270,6 +270,60 @@ def test_a_device_key_that_goes_takes_its_associations_along(engine_name: str) -
     assert reason(ends.receiver.inbound(sent, 0)) is DropReason.PSP_AUTH
 
 
+def test_a_bitmap_takes_each_packet_once(engine_name: str) -> None:
+    ends = Ends(engine_name, replace(profile(), replay=psp.ReplayRule(psp.Replay.EXACT, window=64)))
+    sent = [ends.send(udp()) for _ in range(100)]
+    dummy = ends.sender.dummy(ends.out, bytes(8), 0)
+    assert isinstance(dummy, Delivered)
+    assert isinstance(ends.receiver.inbound(sent[0], 0), Delivered)
+    assert reason(ends.receiver.inbound(sent[0], 0)) is DropReason.PSP_REPLAY
+    forged = sent[99][:-1] + bytes((sent[99][-1] ^ 1,))
+    assert reason(ends.receiver.inbound(forged, 0)) is DropReason.PSP_AUTH  # and moves nothing
+    assert isinstance(ends.receiver.inbound(sent[69], 0), Delivered)
+    assert reason(ends.receiver.inbound(sent[5], 0)) is DropReason.PSP_REPLAY
+    assert isinstance(ends.receiver.inbound(sent[6], 0), Delivered)
+    # A dummy says that its peer lives, and says so once.
+    for _ in range(2):
+        assert reason(ends.receiver.inbound(dummy.packet, 0)) is DropReason.PSP_EMPTY
+    state = ends.receiver.state(SPI)
+    assert (state.sequence, state.packets, state.replay) == (101, 4, 3)
+    assert ends.receiver.counters()["rx_replay"] == 2
+    assert ends.receiver.counters()["rx_packets"] == 7
+
+
+def test_a_bitmap_knows_what_an_earlier_run_has_received(engine_name: str) -> None:
+    ends = Ends(engine_name, replace(profile(), replay=psp.ReplayRule(psp.Replay.EXACT, window=64)))
+    sent = [ends.send(udp()) for _ in range(80)]
+    for packet in sent[:70]:
+        assert isinstance(ends.receiver.inbound(packet, 0), Delivered)
+    again = gateway(engine_name)
+    again.install(sa(Direction.IN, ends.profile, sequence=ends.receiver.state(SPI).sequence))
+    again.close_window(SPI)
+    assert {reason(again.inbound(packet, 0)) for packet in sent[:70]} == {DropReason.PSP_REPLAY}
+    assert all(isinstance(again.inbound(packet, 0), Delivered) for packet in sent[70:])
+    for nobody in (SPI + 1, ends.out):
+        with pytest.raises(ConfigError, match="no association"):
+            again.close_window(nobody)
+
+
+def test_a_time_window_takes_what_is_not_too_old(engine_name: str) -> None:
+    ends = Ends(engine_name, replace(profile(), replay=psp.ReplayRule(psp.Replay.TIME_WINDOW, margin_ns=10)))
+    sent = [ends.send(udp()) for _ in range(30)]
+    assert all(isinstance(ends.receiver.inbound(sent[at], 0), Delivered) for at in (19, 19, 9))
+    ends.receiver.close_window(SPI)  # it promises nothing of single packets, before or after
+    assert isinstance(ends.receiver.inbound(sent[19], 0), Delivered)
+    assert reason(ends.receiver.inbound(sent[8], 0)) is DropReason.PSP_REPLAY
+    assert ends.receiver.state(SPI).replay == 1
+
+
+def test_without_a_rule_what_comes_twice_is_delivered_twice(engine_name: str) -> None:
+    ends = Ends(engine_name)
+    sent = ends.send(udp())
+    ends.receiver.close_window(SPI)
+    assert all(isinstance(ends.receiver.inbound(sent, 0), Delivered) for _ in range(2))
+    assert ends.receiver.state(SPI).replay == 0
+
+
 def test_time_ends_an_association_without_a_packet(engine_name: str) -> None:
     ends = Ends(engine_name, replace(profile(), hard=Lifetime(seconds=60)))
     ends.sender.handle_timeout(59 * SECOND)

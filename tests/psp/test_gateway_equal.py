@@ -66,7 +66,9 @@ def profiles(draw: st.DrawFn) -> psp.GatewayProfile:
         for _ in range(2)
     ]
     selectors = draw(st.sampled_from(((), (), (narrow,), (nobody,))))
-    return psp.GatewayProfile(look, near, far, selectors, *lives)
+    rule = draw(st.sampled_from((psp.Replay.EXACT, *psp.Replay)))
+    replay = psp.ReplayRule(rule, draw(st.sampled_from((1, 3, 1000))), draw(st.sampled_from((32, 64))))
+    return psp.GatewayProfile(look, near, far, selectors, *lives, replay)
 
 
 class Pair:
@@ -99,7 +101,7 @@ class Pair:
         self.do(lambda gateway: gateway.next_event())
         for sa in (*self.ids, *SPIS):
             self.do(lambda gateway, sa=sa: gateway.state(sa))  # type: ignore[misc]
-        for sa in self.ids:
+        for sa in (*self.ids, *SPIS):
             self.do(lambda gateway, sa=sa: gateway.inner_mtu(sa, self.now))  # type: ignore[misc]
 
 
@@ -148,20 +150,23 @@ def receive(pair: Pair, draw: Callable[[Any], Any]) -> None:
         packet = packet[:at] + bytes([packet[at] ^ draw(st.integers(1, 255))]) + packet[at + 1 :]
     if draw(st.sampled_from((False, False, False, True))):
         packet = packet[: draw(st.integers(0, len(packet)))]
-    pair.do(lambda gateway: gateway.inbound(packet, pair.now))
+    for _ in range(draw(st.sampled_from((1, 1, 2)))):
+        pair.do(lambda gateway: gateway.inbound(packet, pair.now))
 
 
 def settle(pair: Pair, draw: Callable[[Any], Any]) -> None:
     sa = draw(st.sampled_from((*pair.ids, 7, 1)) if pair.ids else st.sampled_from((7, 1)))
-    match draw(st.integers(0, 6)):
+    match draw(st.integers(0, 7)):
         case 0:
             mtu = draw(st.sampled_from((576, 1280, 1400, 9000)))
             pair.do(lambda gateway: gateway.set_mtu(sa, mtu, pair.now))
         case 1:
-            last = draw(st.sampled_from((0, 3, 10, (1 << 64) - 1)))
-            pair.do(lambda gateway: gateway.reserve(sa, last))
+            last = draw(st.sampled_from((0, 0, 3, 10, (1 << 64) - 1)))
+            mostly = draw(st.sampled_from((*pair.ids[:1] * 3, sa)))
+            pair.do(lambda gateway: gateway.reserve(mostly, last))
         case 2:
-            pair.do(lambda gateway: gateway.remove(sa))
+            gone = draw(st.sampled_from((*SPIS, sa)))
+            pair.do(lambda gateway: gateway.remove(gone))
         case 3:
             slot, key = draw(st.integers(0, 1)), draw(st.sampled_from((*KEYS, None)))
             pair.keys[slot] = key
@@ -172,6 +177,9 @@ def settle(pair: Pair, draw: Callable[[Any], Any]) -> None:
         case 5:
             profile = draw(profiles())
             pair.do(lambda gateway: gateway.set_profile(sa, replace(profile, look=replace(profile.look))))
+        case 6:
+            inward = draw(st.sampled_from((*SPIS, sa)))
+            pair.do(lambda gateway: gateway.close_window(inward))
         case _:
             action = draw(st.sampled_from(Action))
             sas = ((None, sa),) if draw(st.booleans()) else ()
@@ -202,11 +210,11 @@ def test_the_test_above_reaches_what_matters() -> None:
     reached: set[DropReason] = set()
 
     @given(data=st.data())
-    @settings(max_examples=250, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def go(data: st.DataObject) -> None:
         reached.update(run(data))
 
     go()
     wanted = {"SELECTOR_MISMATCH", "OUT_NO_SA", "OUT_DISCARD", "PSP_AUTH", "PSP_OUT_IV", "PSP_OUT_EXPIRED"}
-    wanted |= {"PSP_OUT_TOO_BIG", "PSP_OUT_NO_KEY", "PSP_NO_DEVICE_KEY", "PSP_EMPTY"}
+    wanted |= {"PSP_OUT_TOO_BIG", "PSP_OUT_NO_KEY", "PSP_NO_DEVICE_KEY", "PSP_EMPTY", "PSP_REPLAY"}
     assert wanted - {each.name for each in reached} == set()

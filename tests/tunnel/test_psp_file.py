@@ -9,7 +9,7 @@ import pytest
 from wesper.cli.tunnel import keygen
 from wesper.crypto.psp import DeviceKey, version
 from wesper.errors import ConfigError, KeyMaterialError
-from wesper.psp import GatewayProfile, SourcePort
+from wesper.psp import GatewayProfile, Replay, ReplayRule, SourcePort
 from wesper.tunnel import explain
 from wesper.tunnel.file import load_file
 from wesper.tunnel.keygen import add
@@ -83,6 +83,28 @@ def test_settings_of_packets(file: Path) -> None:
     assert (read.psp_port, look.look.ports) == (2000, tuple(range(5000, 5021)))
 
 
+def test_replay_rules_are_read_and_shown_with_their_measure(file: Path) -> None:
+    before = file.read_text()
+    for given, rule, shown in (
+        ("version = 0", ReplayRule(), 'replay = "none" }'),
+        ('replay = "none"', ReplayRule(), 'replay = "none" }'),
+        ('replay = "time"', ReplayRule(Replay.TIME_WINDOW), 'replay = "time", margin_ms = 1000 }'),
+        (
+            'replay = "time", margin_ms = 20',
+            ReplayRule(Replay.TIME_WINDOW, margin_ns=20_000_000),
+            'replay = "time", margin_ms = 20 }',
+        ),
+        ('replay = "bitmap"', ReplayRule(Replay.EXACT), 'replay = "bitmap", window = 1024 }'),
+        ('replay = "bitmap", window = 64', ReplayRule(Replay.EXACT, window=64), 'replay = "bitmap", window = 64 }'),
+    ):
+        file.write_text(before.replace('name = "office"', f"psp = {{ {given} }}"))
+        read = load_file(file)
+        profile = read.tunnels[0].profile(read.tunnels[0].local, None, None, 1500)
+        assert isinstance(profile, GatewayProfile)
+        assert profile.replay == rule
+        assert shown in explain.as_text(read)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "key", "expected"),
     [
@@ -92,7 +114,7 @@ def test_settings_of_packets(file: Path) -> None:
         ('device_keys = "device.key"', 'device_keys = "out.key"', "psp.device_keys", "32 or 64"),
         ('name = "office"', 'suite = "aes-gcm-16"', "tunnel[0].suite", "ESP's"),
         ('name = "office"', "esn = true", "tunnel[0].esn", "ESP's"),
-        ('name = "office"', "window = 64", "tunnel[0].window", "ESP's"),
+        ('name = "office"', "window = 64", "tunnel[0].window", "PSP's is psp.window"),
         ('name = "office"', "pad_to = 9", "tunnel[0].pad_to", "ESP's"),
         ('name = "office"', "keepalive = 9", "tunnel[0].keepalive", "ESP's"),
         ('name = "office"', "roaming = true", "tunnel[0].roaming", "ESP's"),
@@ -108,6 +130,11 @@ def test_settings_of_packets(file: Path) -> None:
         ('name = "office"', "psp = { source_ports = [5000] }", "tunnel[0].psp.source_ports", "16 to 256"),
         ('name = "office"', 'psp = { source_ports = "80-99" }', "tunnel[0].psp.source_ports", "1024"),
         ('name = "office"', 'psp = { source_ports = "many" }', "tunnel[0].psp.source_ports", "first-last"),
+        ('name = "office"', 'psp = { replay = "window" }', "tunnel[0].psp.replay", "none, time or bitmap"),
+        ('name = "office"', 'psp = { replay = "bitmap", window = 33 }', "tunnel[0].psp.window", "multiple of 32"),
+        ('name = "office"', 'psp = { replay = "time", margin_ms = 0 }', "tunnel[0].psp.margin_ms", "1..86400000"),
+        ('name = "office"', 'psp = { replay = "time", window = 64 }', "tunnel[0].psp.window", 'replay = "bitmap"'),
+        ('name = "office"', "psp = { margin_ms = 5 }", "tunnel[0].psp.margin_ms", 'replay = "time"'),
         ("spi_in = 0x00000007", "spi_in = 0x80000000", "tunnel[0].sa[0].spi_in", "not 0x80000000"),
         ("spi_out = 0x80000001", "spi_out = 0x80000000", "tunnel[0].sa[0].spi_out", "not 0x80000000"),
         ('key_out = "out.key"', 'key_out = "device.key"', "tunnel[0].sa[0].key_out", "16 octets"),
@@ -173,7 +200,7 @@ def test_one_file_is_one_protocol_and_one_device(file: Path) -> None:
 def test_keygen_makes_ends_that_fit_and_rotates(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = tmp_path / "one.toml", tmp_path / "other.toml"
     ends = {"local": "127.0.0.1", "peer": "127.0.0.2", "protocol": "psp", "mode": mode}
-    keygen(one, other, **ends, psp_version=1, crypt_offset=2, cookie="0000000000000007", port=2000)  # type: ignore[arg-type]
+    keygen(one, other, **ends, psp_version=1, crypt_offset=2, cookie="0000000000000007", replay="bitmap", port=2000)  # type: ignore[arg-type]
     for generation in range(3):
         files = load_file(one), load_file(other)
         near, far = (each.tunnels[0].pairs[-1] for each in files)
@@ -198,6 +225,7 @@ def test_keygen_makes_ends_that_fit_and_rotates(mode: str, tmp_path: Path, capsy
     shown = explain.as_text(load_file(one))
     assert "listen: PSP on 127.0.0.1 port 2000" in shown
     assert 'cookie = "0000000000000007"' in shown
+    assert 'replay = "bitmap", window = 1024' in shown
     assert "suite" not in shown
     assert "key_in" not in shown
     for path in tmp_path.glob("*.key"):

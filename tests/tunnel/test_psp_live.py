@@ -9,10 +9,12 @@ import socket
 import struct
 import time
 from collections import Counter
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from wesper.cli.tunnel import status as show_status
 from wesper.cli.watch import keys, metrics
 from wesper.errors import ConfigError
 from wesper.keying import load_psp_keys
@@ -20,9 +22,12 @@ from wesper.lab import pair
 from wesper.pcap import open_capture
 from wesper.pcap.psp_opener import PSPOpener
 from wesper.protocols import ip
+from wesper.psp import GatewayProfile, Replay, ReplayRule, open_engine
+from wesper.tunnel.file import load_file
 from wesper.tunnel.psp_settings import PSPSettings
+from wesper.vectors.ip_packets import ip_packet
 
-from .ends import PATIENCE_S, Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
+from .ends import PATIENCE_S, Side, Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
 from .test_live import ENGINES, network_of, tcp
 from .test_watch import start
 
@@ -94,6 +99,110 @@ def test_device_keys_rotate_without_losing_a_packet(engine: str, tmp_path: Path)
             assert stream.lost() == []
             assert stream.twice == 0
             assert {each["event"] for each in left.ask("events")["events"]} >= {"pair_proven", "pair_sending"}
+
+
+def _to(side: Side, frame: bytes) -> bool:
+    """Whether a frame is a PSP packet of the association that leads to a side."""
+    datagram = ip.parse(frame[14:])
+    if datagram is None or datagram.upper != 17:
+        return False
+    head = datagram.packet[datagram.upper_at :]
+    spi = load_file(side.path).tunnels[0].pairs[0].spi_in
+    return head[2:4] == (1000).to_bytes(2, "big") and head[12:16] == spi.to_bytes(4, "big")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_bitmap_drops_what_is_replayed_on_the_wire_also_after_a_restart(
+    engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pair(offloads=False) as lab:
+        a, b = lab
+        rule = ReplayRule(Replay.EXACT, window=64)
+        left, right = two_ends(tmp_path, a, b, engine, psp=PSPSettings(replay=rule))
+        right.set("tunnel", psp={"replay": "bitmap", "window": 64})
+        with ending(left, right), a.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
+            wire.bind((a.interfaces[0].name, 3))
+            right.up()  # before anything is sent: what did not arrive would be fresh
+            left.up()
+            await_ping(left, right.inner)
+            wire.setblocking(False)
+            assert ping(left, right.inner, 20) == 20
+            frames = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    frames.append(wire.recv(2048))
+            frames = [frame for frame in frames if _to(right, frame)]
+            assert len(frames) >= 20
+            left.kill()  # else it sends more in between
+
+            def replay() -> dict[str, int]:
+                """Send them all again, until as many are counted as came twice; return what else there was."""
+                for frame in frames:
+                    wire.send(frame)
+
+                def replays() -> int:
+                    return int(right.pair()["in"]["replay"])
+
+                eventually(lambda: replays() >= len(frames))
+                assert replays() == len(frames)
+                return dict(right.status()["drops"])
+
+            assert right.status()["tunnels"][0]["replay"] == {"rule": "bitmap", "window": 64}
+            before = right.pair()["in"]["packets"]
+            dropped = replay()
+            assert right.pair()["in"]["packets"] == before
+            # Dummies among them are told by their own name, as they were when they came first.
+            assert dropped["PSP_REPLAY"] >= 20
+            assert right.status()["counters"]["rx_replay"] == dropped["PSP_REPLAY"]
+            assert show_status("right", run_dir=right.sock.parent) == 0
+            told = capsys.readouterr().out
+            assert "test: replay rule bitmap, window 64" in told
+            assert f"psp_replay {dropped['PSP_REPLAY']}" in told
+            right.down()
+            right.up()
+            assert replay()["PSP_REPLAY"] >= 20
+            assert right.pair()["in"]["packets"] == 0
+            eventually(lambda: right.status()["uptime_seconds"] > 1.5)  # tops are saved once a second
+            right.kill()
+            right.up()
+            assert replay()["PSP_REPLAY"] >= 20
+            assert right.pair()["in"]["packets"] == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_time_window_drops_what_is_older_than_its_margin(engine: str, tmp_path: Path) -> None:
+    with pair(offloads=False) as lab:
+        a, b = lab
+        rule = ReplayRule(Replay.TIME_WINDOW, margin_ns=20_000_000)
+        left, right = two_ends(tmp_path, a, b, engine, psp=PSPSettings(replay=rule))
+        right.set("tunnel", psp={"replay": "time", "margin_ms": 20})
+        near, far = (ip_address(each.interfaces[0].address(4)) for each in lab)
+        settings = load_file(left.path).tunnels[0]
+        profile = settings.profile(near, far, None, 1500)
+        assert isinstance(profile, GatewayProfile)
+        sender = open_engine("reference")
+        inside = ip_packet(ip_address(left.inner), ip_address(right.inner), bytes(8), protocol=253)
+
+        def send(iv: int) -> None:
+            """Send as a NIC would, whose IVs are a clock."""
+            made = sender.encapsulate(profile.look, inside, settings.pairs[0].spi_out, settings.pairs[0].row_out, iv)
+            assert isinstance(made, bytes)
+            socket_a.sendto(made[28:], (str(far), 1000))
+
+        with ending(right), a.socket() as socket_a:
+            right.up()
+            now, ms = time.time_ns(), 1_000_000
+            # A copy within the margin passes, as the rule has it; forged packets and old ones move nothing.
+            for iv in (now, now - 19 * ms, now, now - 21 * ms, now + 5 * ms, now - 16 * ms, now):
+                send(iv)
+            eventually(lambda: right.pair()["in"]["packets"] + right.pair()["in"]["replay"] == 7)
+            assert (right.pair()["in"]["packets"], right.pair()["in"]["replay"]) == (5, 2)
+            assert right.status()["drops"]["PSP_REPLAY"] == 2
+            right.down()
+            right.up()  # its newest IV is kept
+            send(now - 16 * ms)
+            send(now - 14 * ms)
+            eventually(lambda: right.pair()["in"]["packets"] == right.pair()["in"]["replay"] == 1)
 
 
 def test_what_cannot_change_is_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ pub struct WindowSizeError(pub u32);
 ///
 /// Verify with [`check`](Self::check) before the ICV, record with [`accept`](Self::accept) after it:
 /// a forged packet must not move the window (RFC 4303 §3.4.3).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayWindow {
     words: Box<[u64]>,
     window: u32,

@@ -7,7 +7,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use wesper_core::psp::gateway::{self as core, GatewayProfile, HEADROOM, InstallError, TAILROOM};
+use wesper_core::psp::guard::Rule;
 use wesper_core::psp::kdf::DEVICE_KEY_OCTETS;
+use wesper_core::replay::ReplayWindow;
 use wesper_core::sender::OUTBOUND_IDS;
 use wesper_core::verdict::DropReason;
 
@@ -25,6 +27,19 @@ pub(crate) struct PspGateway {
 /// Sequence, packets, octets, replays, failures, MTU.
 type State = (u64, u64, u64, u64, u64, u16);
 
+fn rule(replay: &Bound<'_, PyAny>) -> PyResult<Option<Rule>> {
+    let kind: String = replay.getattr("kind")?.getattr("value")?.extract()?;
+    match kind.as_str() {
+        "none" => Ok(None),
+        "time_window" => Ok(Some(Rule::Time { margin: replay.getattr("margin_ns")?.extract()? })),
+        "exact" => {
+            let window = ReplayWindow::new(replay.getattr("window")?.extract()?);
+            Ok(Some(Rule::Exact(window.map_err(|error| PyValueError::new_err(error.to_string()))?)))
+        }
+        other => Err(PyValueError::new_err(format!("no replay rule is named {other}"))),
+    }
+}
+
 fn convert(profile: &Bound<'_, PyAny>) -> PyResult<GatewayProfile> {
     let selectors: Vec<Selector> = profile.getattr("selectors")?.extract()?;
     let (soft, hard): (Lifetime, Lifetime) = (profile.getattr("soft")?.extract()?, profile.getattr("hard")?.extract()?);
@@ -35,6 +50,7 @@ fn convert(profile: &Bound<'_, PyAny>) -> PyResult<GatewayProfile> {
         selectors: selectors.into_iter().map(Into::into).collect(),
         soft: soft.into(),
         hard: hard.into(),
+        replay: rule(&profile.getattr("replay")?)?,
     })
 }
 
@@ -112,6 +128,10 @@ impl PspGateway {
 
     fn reserve(&self, sa: u64, last: u64) -> bool {
         self.core.sender().reserve(sa, last)
+    }
+
+    fn close_window(&self, sa: u64) -> bool {
+        self.core.receiver().close_window(sa)
     }
 
     fn set_profile(&self, sa: u64, profile: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -211,6 +211,7 @@ def keygen(
     psp_version: Literal[0, 1, 2, 3] = 0,
     crypt_offset: int = 0,
     cookie: str = "",
+    replay: Literal["none", "time", "bitmap"] = "none",
     name: str | None = None,
     add: bool = False,
 ) -> int:
@@ -254,6 +255,9 @@ def keygen(
         How much PSP leaves in clear, in 4 octets from the end of the IV.
     cookie
         PSP's virtualization cookie, 8 octets in hexadecimal, as of a virtual network.
+    replay
+        What PSP does about packets that come twice: nothing, a window of time on the IV for peers whose IVs are a
+        clock, or each once by a bitmap, which fits peers that run wesper.
     name
         Of the tunnel; the names of the files by default.
     add
@@ -271,7 +275,7 @@ def keygen(
         if protocol == "psp":
             table = TunnelTable(
                 peer=peer, sa=[], protocol="psp", mode=mode, encapsulation=encapsulation,
-                psp=PSPTable(version=psp_version, crypt_offset=crypt_offset, cookie=cookie),
+                psp=PSPTable(version=psp_version, crypt_offset=crypt_offset, cookie=cookie, replay=replay),
             )  # fmt: skip
             given = [key for key, is_given in (("suite", suite != "aes-gcm-16"), ("esn", not esn)) if is_given]
             psp = psp_of(table, given.__contains__, _wrong_option)
@@ -362,6 +366,9 @@ def _print(found: dict[str, Any]) -> None:
                 "\n".join(f"{key} {inward[key]}" for key in ("replay", "integrity_failed") if inward[key]),
             )
     console.print(table)
+    for tunnel in found["tunnels"]:
+        if tunnel["protocol"] == "psp":
+            console.print(f"{tunnel['name']}: replay " + ", ".join(f"{k} {v}" for k, v in tunnel["replay"].items()))
     losses = {**{k: v for k, v in found["loop_counts"].items() if v and "_packets" not in k and "_octets" not in k}}
     ended = {name: count for name, count in found["drops"].items() if name in {each.name for each in NO_LOSS}}
     dropped = {name: count for name, count in found["drops"].items() if name not in ended}

@@ -19,7 +19,7 @@ from .failures import (
     TooLarge,
 )
 from .gateway import Gateway, GatewayProfile, GatewaySA
-from .guard import Guard, GuardState, Replay
+from .guard import Guard, GuardState, Replay, ReplayRule
 from .interface import Engine, Options, SampledDrop
 from .ivs import ClockIVs, CounterIVs, IVSource
 from .marks import FileMarks, Marks, MemoryMarks
@@ -59,6 +59,7 @@ __all__ = [
     "Profile",
     "Received",
     "Replay",
+    "ReplayRule",
     "RowState",
     "SPIsExhausted",
     "Sample",

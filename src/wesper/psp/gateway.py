@@ -26,6 +26,7 @@ from ..wire.ipv4 import IPv4
 from ..wire.ipv6 import IPv6
 from ..wire.numbers import NO_NEXT_HEADER, UDP
 from ..wire.psp import VERSION_NAMES
+from .guard import ReplayRule
 from .interface import check_key
 
 OUTBOUND_IDS: Final = 1 << 40  # outbound associations have ids from here on; an inbound one's id is its SPI
@@ -39,7 +40,7 @@ class GatewayProfile:
 
     look: how packets look; its mtu is the path's.   local, remote: outer addresses.
     selectors: traffic that may pass; empty: any.   soft, hard: lifetimes of what is sent with: whoever receives keeps
-    no account, as PSP has it.
+    no account, as PSP has it.   replay: how the IVs of what is received are looked at.
     """
 
     look: Profile
@@ -48,6 +49,7 @@ class GatewayProfile:
     selectors: tuple[Selector, ...] = ()
     soft: Lifetime = field(default_factory=Lifetime)
     hard: Lifetime = field(default_factory=Lifetime)
+    replay: ReplayRule = field(default_factory=ReplayRule)
 
     @property
     def suite(self) -> str:
@@ -78,7 +80,7 @@ class GatewayProfile:
 class GatewaySA:
     """One association, one way.   Its key never shows in its repr.
 
-    sequence: the last IV used; inbound the highest one received, for who looks at it.   Raises ConfigError.
+    sequence: the last IV used; inbound the highest one received, where a replay rule begins.   Raises ConfigError.
     """
 
     profile: GatewayProfile
@@ -144,7 +146,10 @@ class Gateway(ABC):
         """Tell an outbound association its path's MTU.   It is forgotten after ten minutes (RFC 4301 §8.2.2)."""
 
     def set_profile(self, sa: int, profile: GatewayProfile) -> None:
-        """Let an association go on with other outer addresses or ports.   Raises ConfigError."""
+        """Let an association go on with other outer addresses or ports.   Raises ConfigError.
+
+        What its replay rule has seen stays, and so does the rule.
+        """
         before = self._profile(sa)
         if before.look.version != profile.look.version:
             raise ConfigError(
@@ -170,11 +175,12 @@ class Gateway(ABC):
             raise no_association(sa)
 
     def close_window(self, sa: int) -> None:
-        """Do nothing: PSP keeps no window, and what is behind it has to notice packets that come twice.
+        """Count all IVs up to the highest one as received, in an inbound association that takes each IV once.
 
-        Raises ConfigError if there is no such association.
+        For keys that outlive a run, as `engine.Engine.close_window`. With another rule, or none, nothing changes.
+        Raises ConfigError, also for an outbound one.
         """
-        if not self._has(sa):
+        if not self._close_window(sa):
             raise no_association(sa)
 
     # Packets
@@ -202,8 +208,10 @@ class Gateway(ABC):
     def decapsulate(self, packet: bytes, now: int) -> Verdict:
         """Open one packet.
 
-        Drops: NOT_FOR_US, the PSP reasons (PSP_NO_DEVICE_KEY where no association has this SPI and version), and
-        SELECTOR_MISMATCH for an authentic packet of another mode or cookie, or outside the selectors.
+        Drops: NOT_FOR_US, the PSP reasons (PSP_NO_DEVICE_KEY where no association has this SPI and version; PSP_REPLAY
+        by the association's replay rule), and SELECTOR_MISMATCH for an authentic packet of another mode or cookie, or
+        outside the selectors. An authentic packet that nothing would be delivered of keeps the reason of that; if it
+        came before, it counts under its association's replays and not as heard.
         """
 
     # Policy
@@ -228,7 +236,7 @@ class Gateway(ABC):
             return [Bypassed(packet)]
         datagram = ip.parse(packet)
         assert datagram is not None  # else nothing would have been found
-        if sa is None or not self._has(sa):
+        if sa is None or sa < OUTBOUND_IDS or not self._has(sa):
             self._tell(Event(EventKind.ACQUIRE, now, selector=policy.selector_for(ip.flow(datagram))))
             return [self._drop(DropReason.OUT_NO_SA)]
         room = self.inner_mtu(sa, now)
@@ -320,6 +328,10 @@ class Gateway(ABC):
     @abstractmethod
     def _reserve(self, sa: int, last: int) -> bool:
         """Bound the IVs of an outbound association; return whether there is one."""
+
+    @abstractmethod
+    def _close_window(self, sa: int) -> bool:
+        """Count all IVs up to the highest one as received; return whether there is such an inbound association."""
 
     @abstractmethod
     def _protect(self, sa: int, packet: bytes, now: int, *, bare: bool) -> Verdict:

@@ -34,6 +34,25 @@ class Replay(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayRule:
+    """A rule and its measure.   Raises ConfigError.
+
+    margin_ns: of TIME_WINDOW, how much older than the newest IV one may be, below 2^63; above what the network
+    reorders.   window: of EXACT, 32..2^20 packets, a multiple of 32.
+    """
+
+    kind: Replay = Replay.NONE
+    margin_ns: int = 1_000_000_000
+    window: int = DEFAULT_WINDOW
+
+    def __post_init__(self) -> None:
+        if not 0 < self.margin_ns < 1 << 63:
+            raise ConfigError(str(self.margin_ns), key="margin_ns", expected="1..2^63-1")
+        if not 32 <= self.window <= MAX_WINDOW or self.window % 32:
+            raise ConfigError(str(self.window), key="window", expected=f"a multiple of 32 up to {MAX_WINDOW}")
+
+
+@dataclass(frozen=True, slots=True)
 class GuardState:
     """What an association's rule has seen.   newest: the newest IV accepted.   accepted, replayed: packets."""
 
@@ -61,26 +80,22 @@ class Guard(ABC):
     ) -> None:
         """Look at an association's IVs from now on; whatever was known of it is forgotten.
 
-        margin_ns: of TIME_WINDOW, how much older than the newest IV one may be, below 2^63; above what the network
-        reorders.   window: of EXACT, 32..2^20 packets, a multiple of 32.
+        margin_ns, window: as of a `ReplayRule`.
         newest: the newest IV that counts as seen: for TIME_WINDOW surely older than the sender's clock, for EXACT below
         the first that it uses.   Raises ConfigError.
         """
         if not spi & INDEX_MASK or not 0 < spi < 1 << 32:
             raise ConfigError(f"SPI {spi:#x}", key="spi", expected="low 31 bits that are not all zero")
-        if not 0 < margin_ns < 1 << 63:
-            raise ConfigError(str(margin_ns), key="margin_ns", expected="1..2^63-1")
-        if not 32 <= window <= MAX_WINDOW or window % 32:
-            raise ConfigError(str(window), key="window", expected=f"a multiple of 32 up to {MAX_WINDOW}")
+        wanted = ReplayRule(rule, margin_ns, window)
         if not 0 <= newest < _WRAP:
             raise ConfigError(str(newest), key="newest", expected="0..2^64-1")
         if rule is Replay.NONE:
             self.forget(spi)
-        elif not self._watch(spi, rule, margin_ns, window, newest):
+        elif not self._watch(spi, wanted, newest):
             raise ConfigError(f"{self._most} associations are watched", key="most", expected="a guard of more")
 
     @abstractmethod
-    def _watch(self, spi: int, rule: Replay, margin_ns: int, window: int, newest: int) -> bool: ...
+    def _watch(self, spi: int, rule: ReplayRule, newest: int) -> bool: ...
 
     @abstractmethod
     def forget(self, spi: int) -> None:
@@ -111,22 +126,24 @@ class Guard(ABC):
     def __len__(self) -> int: ...
 
 
-@dataclass(slots=True)
-class _Watched:
-    rule: Replay
-    margin_ns: int
-    window: ReplayWindow | None
-    newest: int
-    accepted: int = 0
-    replayed: int = 0
+class Watched:
+    """One association under a rule.   newest: the newest IV that counts as seen, accepted, replayed: packets."""
+
+    __slots__ = ("_window", "accepted", "newest", "replayed", "rule")
+
+    def __init__(self, rule: ReplayRule, newest: int) -> None:
+        self.rule, self.newest = rule, newest
+        self.accepted = self.replayed = 0
+        self._window = ReplayWindow(rule.window, newest) if rule.kind is Replay.EXACT else None
 
     def accept(self, iv: int) -> bool:
-        if self.window is not None:
-            good = self.window.accept(iv)
-            self.newest = self.window.top
+        """Whether an authentic packet may be delivered; it then counts as seen."""
+        if self._window is not None:
+            good = self._window.accept(iv)
+            self.newest = self._window.top
         else:
             # Newer, modulo 2^64, than the newest less the margin.
-            good = (iv - self.newest + self.margin_ns) % _WRAP < 1 << 63
+            good = (iv - self.newest + self.rule.margin_ns) % _WRAP < 1 << 63
             if good and (iv - self.newest) % _WRAP < 1 << 63:
                 self.newest = iv
         if good:
@@ -134,6 +151,11 @@ class _Watched:
         else:
             self.replayed += 1
         return good
+
+    def close(self) -> None:
+        """Count all IVs up to the newest as seen, where each is taken once."""
+        if self._window is not None:
+            self._window.close()
 
 
 class ReferenceGuard(Guard):
@@ -143,15 +165,14 @@ class ReferenceGuard(Guard):
 
     def __init__(self, most: int = MOST) -> None:
         super().__init__(most)
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, Watched] = {}
         self._lock = threading.Lock()
 
-    def _watch(self, spi: int, rule: Replay, margin_ns: int, window: int, newest: int) -> bool:
+    def _watch(self, spi: int, rule: ReplayRule, newest: int) -> bool:
         with self._lock:
             if spi not in self._watched and len(self._watched) >= self._most:
                 return False
-            bitmap = ReplayWindow(window, newest) if rule is Replay.EXACT else None
-            self._watched[spi] = _Watched(rule, margin_ns, bitmap, newest)
+            self._watched[spi] = Watched(rule, newest)
             return True
 
     def forget(self, spi: int) -> None:
@@ -165,7 +186,7 @@ class ReferenceGuard(Guard):
     def state(self, spi: int) -> GuardState | None:
         with self._lock:
             found = self._watched.get(spi)
-            return None if found is None else GuardState(found.rule, found.newest, found.accepted, found.replayed)
+            return None if found is None else GuardState(found.rule.kind, found.newest, found.accepted, found.replayed)
 
     def accept(self, spi: int, iv: int) -> bool:
         with self._lock:

@@ -14,7 +14,7 @@ from ..errors import KeyMaterialError, UnsupportedError
 from ..protocols.psp import Opened, Profile
 from ..verdict import REASON_BY_CODE, Dropped, DropReason
 from .batch import Received, Sent
-from .guard import MOST, Guard, GuardState, Replay
+from .guard import MOST, Guard, GuardState, Replay, ReplayRule
 from .interface import Engine, Options, SampledDrop, check_batch, check_key, no_device_key, parsed_version
 
 _Number = TypeVar("_Number", np.uint8, np.uint32, np.uint64)
@@ -182,10 +182,10 @@ class NativeGuard(Guard):
         super().__init__(most)
         self._guard = _native.PspGuard(most)
 
-    def _watch(self, spi: int, rule: Replay, margin_ns: int, window: int, newest: int) -> bool:
-        if rule is Replay.EXACT:
-            return self._guard.watch_exact(spi, window, newest)
-        return self._guard.watch_time(spi, margin_ns, newest)
+    def _watch(self, spi: int, rule: ReplayRule, newest: int) -> bool:
+        if rule.kind is Replay.EXACT:
+            return self._guard.watch_exact(spi, rule.window, newest)
+        return self._guard.watch_time(spi, rule.margin_ns, newest)
 
     def forget(self, spi: int) -> None:
         self._guard.forget(spi)

@@ -127,6 +127,9 @@ class NativeGateway(Gateway):
     def _reserve(self, sa: int, last: int) -> bool:
         return self.core.reserve(sa, last)
 
+    def _close_window(self, sa: int) -> bool:
+        return self.core.close_window(sa)
+
     def _look_up_policy(self, packet: bytes) -> tuple[Policy | None, int | None] | None:
         found = self.core.look_up_policy(packet)
         if found is None:

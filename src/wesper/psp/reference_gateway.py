@@ -19,6 +19,7 @@ from ..verdict import Delivered, Dropped, DropReason, Verdict
 from ..wire.numbers import IPV4, IPV6
 from ..wire.psp import ICV
 from .gateway import EVENTS, OUTBOUND_IDS, Gateway, GatewayProfile, GatewaySA, no_association, other_key, taken
+from .guard import Replay, Watched
 from .interface import Engine
 
 _AUTHENTIC: Final = frozenset(
@@ -29,7 +30,10 @@ _AUTHENTIC: Final = frozenset(
 
 @dataclass(slots=True)
 class _Row:
-    """An association at work.   mtu_until: when what was learnt is forgotten, ns; None: nothing was."""
+    """An association at work.
+
+    mtu_until: when what was learnt is forgotten, ns; None: nothing was.   guard: its replay rule; None: none.
+    """
 
     id: int
     sa: GatewaySA
@@ -39,6 +43,7 @@ class _Row:
     used: int
     last: int
     mtu: int
+    guard: Watched | None = None
     mtu_until: int | None = None
     packets: int = 0
     octets: int = 0
@@ -92,6 +97,8 @@ class ReferenceGateway(Gateway):
             self._out[id] = row
             self._next_id += 1
         else:
+            if sa.profile.replay.kind is not Replay.NONE:
+                row.guard = Watched(sa.profile.replay, sa.sequence)
             self._in[id] = row
         return id
 
@@ -101,7 +108,8 @@ class ReferenceGateway(Gateway):
 
     def state(self, sa: int) -> SAState:
         row = self._row(sa)
-        return SAState(row.iv, row.packets, row.octets, 0, row.failed, row.mtu)
+        replayed = 0 if row.guard is None else row.guard.replayed
+        return SAState(row.iv, row.packets, row.octets, replayed, row.failed, row.mtu)
 
     def set_mtu(self, sa: int, mtu: int, now: int) -> None:
         row = self._out.get(sa)
@@ -143,7 +151,8 @@ class ReferenceGateway(Gateway):
         row = self._in.get(found.spi)
         if row is None or row.look.version != found.version:
             return self._drop(DropReason.PSP_NO_DEVICE_KEY)
-        self._heard(row, found.iv, found.octets)
+        if not self._hears(row, found.iv, found.octets):
+            return self._drop(DropReason.PSP_REPLAY)
         mode = Mode.TUNNEL if _shown(packet).next_header in (IPV4, IPV6) else Mode.TRANSPORT
         profile = row.sa.profile
         if mode is not profile.mode or found.cookie != profile.look.cookie or not _is_for(profile, found.packet):
@@ -158,11 +167,15 @@ class ReferenceGateway(Gateway):
         if reason is DropReason.PSP_AUTH:
             row.failed += 1
         else:
-            self._heard(row, shown.iv, shown.octets)
+            self._hears(row, shown.iv, shown.octets)
 
-    def _heard(self, row: _Row, iv: int, octets: int) -> None:
+    def _hears(self, row: _Row, iv: int, octets: int) -> bool:
+        """Take note of an authentic packet, unless the association's replay rule knows it."""
+        if row.guard is not None and not row.guard.accept(iv):
+            return False
         row.packets, row.octets = row.packets + 1, row.octets + octets
         row.iv = max(row.iv, iv)
+        return True
 
     # Policy, time, events, counters
 
@@ -198,7 +211,9 @@ class ReferenceGateway(Gateway):
         return self._row(sa).sa.profile
 
     def _mtu(self, sa: int, now: int) -> int:
-        row = self._row(sa)
+        row = self._out.get(sa)
+        if row is None:
+            raise no_association(sa)
         self._age_mtu(row, now)
         return row.mtu
 
@@ -212,6 +227,12 @@ class ReferenceGateway(Gateway):
             return False
         row.last = last
         return True
+
+    def _close_window(self, sa: int) -> bool:
+        row = self._in.get(sa)
+        if row is not None and row.guard is not None:
+            row.guard.close()
+        return row is not None
 
     def _look_up_policy(self, packet: bytes) -> tuple[Policy | None, int | None] | None:
         datagram = ip.parse(packet)

@@ -284,6 +284,9 @@ def _look(psp: PSPSettings) -> list[str]:
     given = {"version": str(psp.version), "crypt_offset": str(psp.crypt_offset_words)}
     if psp.cookie is not None:
         given["cookie"] = _quoted(psp.cookie.hex())
+    rule = psp.describe_replay()["rule"]
+    if rule != "none":
+        given["replay"] = _quoted(rule)
     told = ", ".join(f"{key} = {value}" for key, value in given.items() if value != "0")
     return [f"psp = {{ {told} }}"] if told else []
 

@@ -232,12 +232,19 @@ class Tunnel:
             "peer": None if peer is None else str(peer[0]),
             "peer_port": None if peer is None or not peer[1] else peer[1],
             "roaming": self.settings.roaming,
+            "replay": self._describe_replay(),
             "networks": [str(each) for each in self.settings.networks],
             "path_mtu": self.path_mtu,
             "heard_seconds_ago": _ago(self.heard, now),
             "silent": self.silent,
             "pairs": [self._describe_pair(each, now) for each in self.pairs],
         }
+
+    def _describe_replay(self) -> dict[str, Any]:
+        psp, window = self.settings.psp, self.settings.window
+        if psp is not None:
+            return psp.describe_replay()
+        return {"rule": "bitmap", "window": window} if window else {"rule": "none"}
 
     def _describe_pair(self, pair: Pair, now: int) -> dict[str, Any]:
         def numbers(sa: int, spi: int) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..crypto.psp import DEVICE_KEY, VERSIONS, DeviceKey
 from ..crypto.psp import version as psp_version
@@ -19,12 +19,16 @@ from ..protocols.modes import Mode, Outer
 from ..protocols.psp import INDEX_MASK, Profile, SourcePort
 from ..protocols.udp import UDPEncapsulation
 from ..psp.gateway import GatewayProfile
+from ..psp.guard import Replay, ReplayRule
 from ..sa import Lifetime, Selector
+from ..sa.replay import DEFAULT_WINDOW, MAX_WINDOW
 from ..wire.psp import COOKIE, VERSION_NAMES
 from .key_row import named_row
 from .tables import EXPECTED, FileTable, PSPTable, TunnelTable
 
 PORTS: Final = 16  # source ports, at least: PSP UDP Header
+MARGIN_MS: Final = 1000  # above what networks reorder
+MOST_MARGIN_MS: Final = 86_400_000  # a day
 _ANY_PORTS: Final = tuple(range(49152, 49152 + PORTS))  # as long as no socket is open
 _RANGE: Final = re.compile(r"(\d{1,5})-(\d{1,5})")
 ESP_ONLY: Final = ("suite", "esn", "window", "pad_to", "inner", "roaming", "keepalive")
@@ -39,13 +43,24 @@ class PSPSettings:
     """How the packets of a tunnel look.
 
     cookie: 8 octets, in every packet both ways; None: none.   source_ports: UDP's, that flows are spread over; empty:
-    those that the kernel gives.
+    those that the kernel gives.   replay: how the IVs of what comes are looked at.
     """
 
     version: int = 0
     crypt_offset_words: int = 0
     cookie: bytes | None = None
     source_ports: tuple[int, ...] = ()
+    replay: ReplayRule = field(default_factory=ReplayRule)
+
+    def describe_replay(self) -> dict[str, Any]:
+        """Return the replay rule by the names of the file."""
+        match self.replay.kind:
+            case Replay.EXACT:
+                return {"rule": "bitmap", "window": self.replay.window}
+            case Replay.TIME_WINDOW:
+                return {"rule": "time", "margin_ms": self.replay.margin_ns // 1_000_000}
+            case _:
+                return {"rule": "none"}
 
     @property
     def suite(self) -> str:
@@ -78,7 +93,8 @@ class PSPSettings:
             ports=ports or self.source_ports or _ANY_PORTS,
             mtu=min(mtu, 65535),
         )
-        return GatewayProfile(look, outer.local, outer.remote, selectors, soft or Lifetime(), hard or Lifetime())
+        limits = soft or Lifetime(), hard or Lifetime()
+        return GatewayProfile(look, outer.local, outer.remote, selectors, *limits, self.replay)
 
 
 def psp_of(table: TunnelTable, has: Callable[[str], bool], wrong: Wrong) -> PSPSettings | None:
@@ -92,7 +108,8 @@ def psp_of(table: TunnelTable, has: Callable[[str], bool], wrong: Wrong) -> PSPS
         return None
     for key in ESP_ONLY:
         if has(key):
-            raise wrong(key, f"{key} with PSP", "none: that is ESP's")
+            instead = "; PSP's is psp.window" if key == "window" else ""
+            raise wrong(key, f"{key} with PSP", f"none: that is ESP's{instead}")
     if table.encapsulation == "none":
         raise wrong("encapsulation", "PSP without UDP", "udp, or a table of local_port and peer_port")
     if table.mode == "beet":
@@ -114,7 +131,8 @@ def psp_of(table: TunnelTable, has: Callable[[str], bool], wrong: Wrong) -> PSPS
         Profile(version=given.version, crypt_offset_words=given.crypt_offset, cookie=cookie)
     except ConfigError as error:
         raise wrong("psp.crypt_offset", error.what, error.expected) from None
-    return PSPSettings(given.version, given.crypt_offset, cookie, _ports(given.source_ports, wrong))
+    ports = _ports(given.source_ports, wrong)
+    return PSPSettings(given.version, given.crypt_offset, cookie, ports, _replay(given, wrong))
 
 
 def device_keys_of(table: FileTable, folder: Path, wrong: Wrong) -> DeviceKeys | None:
@@ -168,6 +186,26 @@ def _device_keys(folder: Path, name: str, wrong: Wrong) -> DeviceKeys:
         expected = f"{DEVICE_KEY} or {2 * DEVICE_KEY}: device key 0, or two different ones in a row"
         raise wrong(key, f"{len(row)} octets in {name}", expected, KeyMaterialError)
     return row[:DEVICE_KEY], row[DEVICE_KEY:] or None
+
+
+def _replay(given: PSPTable, wrong: Wrong) -> ReplayRule:
+    """Return a tunnel's replay rule, and put its measure into the table, for who shows every default."""
+    for key, owner in (("window", "bitmap"), ("margin_ms", "time")):
+        if getattr(given, key) is not None and given.replay != owner:
+            raise wrong(f"psp.{key}", f'{key} with replay = "{given.replay}"', f'replay = "{owner}", or no {key}')
+    match given.replay:
+        case "bitmap":
+            given.window = window = DEFAULT_WINDOW if given.window is None else given.window
+            if not 32 <= window <= MAX_WINDOW or window % 32:
+                raise wrong("psp.window", f"window {window}", f"a multiple of 32, 32..{MAX_WINDOW}")
+            return ReplayRule(Replay.EXACT, window=window)
+        case "time":
+            given.margin_ms = margin = MARGIN_MS if given.margin_ms is None else given.margin_ms
+            if not 0 < margin <= MOST_MARGIN_MS:
+                raise wrong("psp.margin_ms", f"margin_ms {margin}", f"1..{MOST_MARGIN_MS}")
+            return ReplayRule(Replay.TIME_WINDOW, margin_ns=margin * 1_000_000)
+        case _:
+            return ReplayRule()
 
 
 def _ports(given: list[int] | str, wrong: Wrong) -> tuple[int, ...]:

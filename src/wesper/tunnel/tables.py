@@ -56,12 +56,18 @@ class PortsTable(_Strict):
 
 
 class PSPTable(_Strict):
-    """`psp` of a tunnel: how its packets look.   source_ports: a range, or a list; none: as the kernel gives them."""
+    """`psp` of a tunnel: how its packets look, and what is done about such as come twice.
+
+    source_ports: a range, or a list; none: as the kernel gives them.   window: of "bitmap".   margin_ms: of "time".
+    """
 
     version: int = 0
     crypt_offset: int = 0
     cookie: str = ""
     source_ports: list[int] | str = []
+    replay: Literal["none", "time", "bitmap"] = "none"
+    window: int | None = None
+    margin_ms: int | None = None
 
 
 class InnerTable(_Strict):
@@ -174,6 +180,7 @@ EXPECTED: dict[str, str] = {
     "kind": "auto, tun or veth",
     "mode": "tunnel, transport or beet",
     "offloads": "auto or off",
+    "replay": "none, time or bitmap",
     "protocol": "esp, wesp, wespv2, eesp or psp",
     "sa": "a [[tunnel.sa]] table for each pair of SAs",
     "source_ports": '16 ports or more: a list, or "first-last"',

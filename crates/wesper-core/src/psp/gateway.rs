@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::engine::{Counters, Options};
+use super::guard::{Rule, Watched};
 use super::kdf::{DEVICE_KEY_OCTETS, DeviceKey};
 use super::profile::{Mode, Prepared, Profile};
 use super::receive::{self, Accepted};
@@ -44,6 +45,8 @@ pub struct GatewayProfile {
     pub soft: Lifetime,
     /// When one ends that is sent with.
     pub hard: Lifetime,
+    /// How the IVs of what is received are looked at; none: not at all.
+    pub replay: Option<Rule>,
 }
 
 /// Why an association is not installed.
@@ -416,6 +419,7 @@ struct In {
     cookie: Option<[u8; COOKIE_OCTETS]>,
     selectors: Vec<Selector>,
     mtu: usize,
+    guard: Option<Watched>,
     iv: u64,
     packets: u64,
     octets: u64,
@@ -423,11 +427,22 @@ struct In {
 }
 
 impl In {
+    /// Takes note of an authentic packet; false if the replay rule knows it.
+    #[inline(always)]
+    fn hears(&mut self, iv: u64, octets: usize) -> bool {
+        if self.guard.as_mut().is_some_and(|guard| !guard.accept(iv)) {
+            return false;
+        }
+        self.packets += 1;
+        self.octets += octets as u64;
+        self.iv = self.iv.max(iv);
+        true
+    }
+
     fn take(&mut self, profile: &GatewayProfile) {
         self.is_tunnel = profile.look.mode != Mode::Transport;
         self.cookie = profile.look.cookie;
         self.selectors.clone_from(&profile.selectors);
-        self.mtu = profile.look.mtu;
     }
 
     #[inline(always)]
@@ -493,7 +508,8 @@ impl Receiver {
             is_tunnel: false,
             cookie: None,
             selectors: Vec::new(),
-            mtu: 0,
+            mtu: profile.look.mtu,
+            guard: profile.replay.clone().map(|rule| Watched::new(rule, iv)),
             iv,
             packets: 0,
             octets: 0,
@@ -514,10 +530,17 @@ impl Receiver {
         let row = self.rows.get(&u32::try_from(sa).ok()?)?;
         let mtu = row.mtu.try_into().unwrap_or(u16::MAX);
         let (sequence, packets, octets, integrity_failed) = (row.iv, row.packets, row.octets, row.failed);
-        Some(SaState { sequence, packets, octets, replay: 0, integrity_failed, mtu })
+        let replay = row.guard.as_ref().map_or(0, Watched::replayed);
+        Some(SaState { sequence, packets, octets, replay, integrity_failed, mtu })
     }
 
-    /// Lets an association go on with another profile; false if there is none.
+    /// Counts all IVs up to the highest one as received, where each is taken once; false if there is no association.
+    pub fn close_window(&mut self, sa: u64) -> bool {
+        let row = u32::try_from(sa).ok().and_then(|spi| self.rows.get_mut(&spi));
+        row.map(|row| row.guard.as_mut().map(Watched::close)).is_some()
+    }
+
+    /// Lets an association go on with another profile; false if there is none. Its MTU and its replay rule stay.
     pub fn set_profile(&mut self, sa: u64, profile: &GatewayProfile) -> bool {
         let row = u32::try_from(sa).ok().and_then(|spi| self.rows.get_mut(&spi));
         row.map(|row| row.take(profile)).is_some()
@@ -566,17 +589,14 @@ impl Receiver {
         };
         counters.rx_packets += 1;
         counters.rx_bytes += opened.octets as u64;
-        if let Some(row) = row.as_mut() {
-            row.packets += 1;
-            row.octets += opened.octets as u64;
-            row.iv = row.iv.max(opened.iv);
-        }
+        let is_fresh = row.as_mut().is_none_or(|row| row.hears(opened.iv, opened.octets));
         if let Some(reason) = opened.reason {
             return dropped(counters, reason);
         }
         let inner = packet.get(place.clone()).unwrap_or_default();
         let reason = match row {
             None => DropReason::PspNoDeviceKey,
+            Some(_) if !is_fresh => DropReason::PspReplay,
             Some(row) if row.is_for(next_header, opened.flags, opened.cookie, inner) => {
                 return Ok(Delivered { start: at + place.start, len: place.len(), sa: spi.into(), iv: opened.iv });
             }

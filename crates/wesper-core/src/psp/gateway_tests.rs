@@ -1,6 +1,7 @@
 use super::*;
 use crate::profile::Outer;
 use crate::psp::SourcePort;
+use crate::replay::ReplayWindow;
 
 const KEY: [u8; 32] = [7; 32];
 const SPI: u32 = 9;
@@ -19,6 +20,7 @@ fn profile(mode: Mode, version: Version, cookie: Option<[u8; 8]>, words: u8) -> 
         selectors: Vec::new(),
         soft: Lifetime::default(),
         hard: Lifetime::default(),
+        replay: None,
     }
 }
 
@@ -124,6 +126,36 @@ fn a_device_key_that_goes_takes_its_associations_along() {
     assert!(gateway.receiver().remove(SPI.into()));
     assert_eq!(open(), Err(DropReason::PspNoDeviceKey));
     assert_eq!(gateway.counters().rx_packets, 3);
+}
+
+#[test]
+fn a_replay_rule_takes_each_iv_once_also_across_a_restart() {
+    let replay = Some(Rule::Exact(ReplayWindow::new(64).expect("a fine size")));
+    let profile = GatewayProfile { replay, ..profile(tunnel(), Version::Gcm128, None, 0) };
+    let (gateway, sa) = ends(&profile);
+    let sent: Vec<_> = (0..100).map(|_| seal(&gateway, sa, &packet(100), 0).expect("it fits")).collect();
+    let open = |gateway: &Gateway, at: usize| {
+        gateway.receiver().decapsulate(&mut sent[at].clone(), 0, sent[at].len()).map(|opened| opened.iv)
+    };
+    assert_eq!(open(&gateway, 0), Ok(1));
+    assert_eq!(open(&gateway, 0), Err(DropReason::PspReplay));
+    assert_eq!(open(&gateway, 69), Ok(70));
+    assert_eq!(open(&gateway, 5), Err(DropReason::PspReplay)); // left of the window
+    assert_eq!(open(&gateway, 6), Ok(7));
+    let state = gateway.receiver().state(SPI.into()).expect("it is there");
+    assert_eq!((state.sequence, state.packets, state.replay), (70, 3, 2));
+    assert_eq!(gateway.counters().rx_packets, 5);
+    assert_eq!(gateway.receiver().drops()[DropReason::PspReplay as usize], 2);
+
+    let key = DeviceKey::new(&KEY).derive(SPI, Version::Gcm128);
+    let again = Gateway::new(&options(), 16);
+    again.receiver().set_device_key(0, Some(&KEY));
+    assert!(again.receiver().install(&profile, SPI, &key[..16], 70).is_ok());
+    assert_eq!(open(&again, 60), Ok(61)); // nobody has said that all up to 70 had come
+    assert!(again.receiver().close_window(SPI.into()));
+    assert!((0..70).all(|at| open(&again, at) == Err(DropReason::PspReplay)));
+    assert_eq!(open(&again, 70), Ok(71));
+    assert!(!again.receiver().close_window(1));
 }
 
 #[test]

@@ -18,15 +18,20 @@ pub struct State {
     pub replayed: u64,
 }
 
-enum Rule {
-    /// Not older than the newest one less so much (Falcon 0.9 §6.5).
+/// How an association's IVs are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Not older than the newest one less a margin below 2^63 (Falcon 0.9 §6.5).
     Time {
+        /// In what the IVs count.
         margin: u64,
     },
+    /// Each once, by a window that has seen none yet.
     Exact(ReplayWindow),
 }
 
-struct Watched {
+/// One association under a rule.
+pub(super) struct Watched {
     rule: Rule,
     newest: u64,
     accepted: u64,
@@ -34,7 +39,26 @@ struct Watched {
 }
 
 impl Watched {
-    fn accept(&mut self, iv: u64) -> bool {
+    /// newest: the newest IV that counts as seen.
+    pub(super) fn new(rule: Rule, newest: u64) -> Self {
+        Self { rule, newest, accepted: 0, replayed: 0 }
+    }
+
+    /// Packets refused.
+    pub(super) fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// Counts all IVs up to the newest as seen, where each is taken once.
+    pub(super) fn close(&mut self) {
+        if let Rule::Exact(window) = &mut self.rule {
+            window.close(self.newest);
+        }
+    }
+
+    /// Whether an authentic packet may be delivered; it then counts as seen.
+    #[inline]
+    pub(super) fn accept(&mut self, iv: u64) -> bool {
         let good = match &mut self.rule {
             Rule::Exact(window) => window.accept(&mut self.newest, iv).is_fresh(),
             Rule::Time { margin } => {
@@ -87,7 +111,7 @@ impl Guard {
         if self.watched.len() >= self.most && !self.watched.contains_key(&spi) {
             return false;
         }
-        self.watched.insert(spi, Watched { rule, newest, accepted: 0, replayed: 0 });
+        self.watched.insert(spi, Watched::new(rule, newest));
         true
     }
 
