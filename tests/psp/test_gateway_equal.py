@@ -184,6 +184,7 @@ def settle(pair: Pair, draw: Callable[[Any], Any]) -> None:
             action = draw(st.sampled_from(Action))
             sas = ((None, sa),) if draw(st.booleans()) else ()
             pair.do(lambda gateway: gateway.set_policies([Policy(action, (), sas)]))
+            pair.do(lambda gateway: gateway.outbound(udp(), pair.now))
 
 
 def run(data: st.DataObject) -> set[DropReason]:
