@@ -192,8 +192,10 @@ def test_one_file_is_one_protocol_and_one_device(file: Path) -> None:
         + 'key_in = "esp2.key"\n'
     )
     file.write_text(TEXT + esp)
-    with pytest.raises(ConfigError, match="a file of its own"):
+    with pytest.raises(ConfigError, match="in one file") as raised:
         load_file(file)
+    assert raised.value.key == "tunnel[1].protocol"
+    assert "two files" in raised.value.expected
 
 
 @pytest.mark.parametrize("mode", ["tunnel", "transport"])

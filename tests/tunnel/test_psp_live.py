@@ -313,6 +313,31 @@ def test_a_flow_keeps_its_source_port_and_flows_are_spread(engine: str, tmp_path
             assert ports() <= set(range(50000, 50016))
 
 
+def test_two_files_carry_esp_and_psp_beside_each_other(tmp_path: Path) -> None:
+    with pair() as lab:
+        sides = two_ends(tmp_path / "esp", *lab, "native")
+        inner = {"left": ("10.9.0.1/24",), "right": ("10.9.0.2/24",)}
+        others = two_ends(
+            tmp_path / "psp", *lab, "native", psp=PSPSettings(replay=ReplayRule(Replay.EXACT)), inner=inner
+        )
+        for side in others:
+            side.set("interface", name=f"{side.name}-psp")
+            side.name = f"{side.name}-psp"
+        with ending(*sides, *others):
+            for side in (*sides, *others):
+                side.up()
+            await_ping(sides[0], sides[1].inner)
+            await_ping(others[0], "10.9.0.2")
+            before = sides[0].pair()["out"]["packets"], others[0].pair()["out"]["packets"]
+            assert ping(sides[0], sides[1].inner, 5) == 5
+            assert ping(others[0], "10.9.0.2", 7) == 7
+            after = sides[0].pair()["out"]["packets"], others[0].pair()["out"]["packets"]
+            assert (after[0] - before[0] >= 5, after[1] - before[1] >= 7) == (True, True)
+            assert [each.status()["protocol"] for each in (sides[0], others[0])] == ["esp", "psp"]
+            sides[0].down()
+            assert ping(others[0], "10.9.0.2", 3) == 3
+
+
 def test_what_those_who_look_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pair() as lab:
         left, right = two_ends(tmp_path, *lab, psp=PSPSettings(cookie=COOKIE))

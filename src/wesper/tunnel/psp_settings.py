@@ -159,7 +159,9 @@ def check_one_device(
     Raises ConfigError.
     """
     if (psp is None) is not (first_psp is None):
-        raise wrong("protocol", "ESP and PSP in one file", "a file of its own for each")
+        what = "PSP beside a tunnel without" if psp is not None else "no PSP beside a tunnel of PSP"
+        right = "two files, each its interface: one for PSP, one for all others; both may be up on a host"
+        raise wrong("protocol", f"{what}, in one file", right)
     if psp is None or around is None or first_around is None:
         return
     port = around.local_port
