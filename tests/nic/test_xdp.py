@@ -25,6 +25,11 @@ def test_source_is_written_from_the_declarations() -> None:
     assert text.count("return count(") == 4 + 4 + 4 + 2
 
 
+def test_the_verifier_finds_every_octet_within_the_packet() -> None:
+    # The version is in octet 3 of WESP's header, behind the identifier, and no field behind it is read.
+    assert "at + 36 <= end" in source({"wesp": ""})
+
+
 def test_fields_that_move_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="behind options"):
         source({"wespv2": "esp.spi"})

@@ -77,7 +77,7 @@ def source(flows: Mapping[str, str]) -> str:
 def _block(number: int, layout: Layout, flow: str, version: int, udp: bool) -> str:
     """Return the lines that look for one protocol over one kind of outer headers. `at` points to the outer header."""
     found = {place.name: place for place in places(layout, version, udp)}
-    checks = [f"ethertype == 0x{0x0800 if version == 4 else 0x86DD:04x}"]
+    checks, last = [f"ethertype == 0x{0x0800 if version == 4 else 0x86DD:04x}"], 0
     if version == 4:
         checks += ["at[0] == 0x45", "(U16(at + 6) & 0x1fff) == 0"]  # no options; the first fragment or the only one
     checks.append(f"at[{9 if version == 4 else 6}] == {17 if udp else layout.ip_protocol}")
@@ -88,10 +88,11 @@ def _block(number: int, layout: Layout, flow: str, version: int, udp: bool) -> s
     if layout.tell is not None:
         name, value = layout.tell
         octet, spare, width = _within_octet(next(p for p in found.values() if p.field.name == name))
+        last = octet + 1
         checks.append(f"(at[{octet}] >> {spare} & 0x{(1 << width) - 1:x}) == {value}")
     spi = next((p for p in found.values() if p.field.name == "spi" and p.bit is not None), None)
     reads = {"spi": "0" if spi is None else f"U32(at + {spi.octet})", "flow": "0"}
-    last = 0 if spi is None or spi.octet is None else spi.octet + 4
+    last = max(last, 0 if spi is None or spi.octet is None else spi.octet + 4)
     if flow:
         reads["flow"], end = _read_flow(layout, flow, found)
         last = max(last, end)
