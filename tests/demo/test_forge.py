@@ -6,25 +6,47 @@ from ipaddress import ip_address
 import pytest
 
 from wesper import psp
-from wesper.demo.forge import forgeries, psp_forgeries
+from wesper.demo.forge import forgeries
 from wesper.engine import open_engine
 from wesper.protocols.ip import checksum
-from wesper.sa import SA, Direction, Mode, Outer, Profile, UDPEncapsulation
+from wesper.sa import (
+    SA,
+    CryptOffset,
+    Direction,
+    EESPFormat,
+    Exposure,
+    FlowKind,
+    FlowPolicy,
+    Mode,
+    Outer,
+    Profile,
+    UDPEncapsulation,
+    WESPv2Format,
+)
 from wesper.verdict import Delivered, Dropped, DropReason
 
 HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 ECHO = bytes.fromhex("4500001c0000400040016ba90a0000010a00000208004f5600013005")
 KEYS = {"spi": 0x1000, "key": bytes(range(16)), "salt": b"salt"}
+FORMATS = {
+    "wespv2": WESPv2Format(
+        CryptOffset(Exposure.L3), max_crypt_offset_octets=60, flow_identifier=FlowPolicy(FlowKind.FIVE_TUPLE)
+    ),
+    "eesp": EESPFormat(session=FlowPolicy(FlowKind.FIVE_TUPLE)),
+}
 ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("around", [None, UDPEncapsulation()], ids=["in IP", "in UDP"])
-def test_each_forgery_is_dropped_for_the_reason_it_names(engine: str, around: UDPEncapsulation | None) -> None:
+@pytest.mark.parametrize(("protocol", "sorts"), [("esp", 4), ("wesp", 1), ("wespv2", 2), ("eesp", 1)])
+def test_each_forgery_is_dropped_for_the_reason_it_names(
+    engine: str, around: UDPEncapsulation | None, protocol: str, sorts: int
+) -> None:
     sender, receiver = open_engine(engine), open_engine(engine)
-    profile = Profile("aes-gcm-16", outer=Outer(HERE, THERE), encapsulation=around)
-    sa = sender.install(SA(profile, Direction.OUT, **KEYS))
-    receiver.install(SA(Profile("aes-gcm-16", outer=Outer(THERE, HERE), encapsulation=around), Direction.IN, **KEYS))
+    look = {"encapsulation": around, "protocol": protocol, "format": FORMATS.get(protocol)}
+    sa = sender.install(SA(Profile("aes-gcm-16", outer=Outer(HERE, THERE), **look), Direction.OUT, **KEYS))
+    receiver.install(SA(Profile("aes-gcm-16", outer=Outer(THERE, HERE), **look), Direction.IN, **KEYS))
     seen = []
     for _ in range(20):
         verdict = sender.encapsulate(sa, ECHO, 0)
@@ -32,7 +54,7 @@ def test_each_forgery_is_dropped_for_the_reason_it_names(engine: str, around: UD
         assert isinstance(receiver.decapsulate(verdict.packet, 0), Delivered)
         seen.append(verdict.packet)
     found: Counter[DropReason] = Counter()
-    for forgery in forgeries(seen, 0x2000):
+    for forgery in forgeries(protocol, seen, 0x2000):
         assert len(forgery.packets) == len(seen)
         for packet in forgery.packets:
             assert checksum(packet[:20]) == 0, "the IP header's checksum is right"
@@ -42,7 +64,7 @@ def test_each_forgery_is_dropped_for_the_reason_it_names(engine: str, around: UD
             assert verdict.reason is forgery.reason
             found[verdict.reason] += 1
     assert receiver.drops() == found == dict.fromkeys(found, 20)
-    assert len(found) == 4
+    assert len(found) == sorts
     after = sender.encapsulate(sa, ECHO, 0)
     assert isinstance(after, Delivered)
     assert isinstance(receiver.decapsulate(after.packet, 0), Delivered), "and what is real still arrives"
@@ -63,7 +85,7 @@ def test_each_forgery_of_psp_is_dropped_for_the_reason_it_names(engine: str) -> 
         assert isinstance(verdict, Delivered)
         seen.append(verdict.packet)
     found: Counter[DropReason] = Counter()
-    for forgery in psp_forgeries(seen, 0x80000001):
+    for forgery in forgeries("psp", seen, 0x80000001):
         for packet in forgery.packets:
             verdict = receiver.inbound(packet, 0)
             assert isinstance(verdict, Dropped)
@@ -76,4 +98,6 @@ def test_each_forgery_of_psp_is_dropped_for_the_reason_it_names(engine: str) -> 
 
 def test_what_is_not_esp_can_not_be_forged() -> None:
     with pytest.raises(ValueError, match="IPv4"):
-        forgeries([b"\x60" + bytes(60)], 1)
+        forgeries("esp", [b"\x60" + bytes(60)], 1)
+    with pytest.raises(ValueError, match="no protocol"):
+        forgeries("esp", [ECHO], 1)

@@ -6,23 +6,22 @@ from pathlib import Path
 import pytest
 
 from wesper import psp
-from wesper.demo.wire import (
-    ARP,
-    ESP_IN_IP,
-    ESP_IN_UDP,
-    KEEPALIVE,
-    NEIGHBOURS,
-    OF_A_TUNNEL,
-    PSP,
-    UNKNOWN_PSP,
-    UNKNOWN_SPI,
-    kind_of,
-    read,
-)
+from wesper.demo.wire import ARP, KEEPALIVE, LABELS, NEIGHBOURS, Shown, kinds_of, look, read
 from wesper.engine import open_engine
 from wesper.errors import CaptureError
 from wesper.pcap import Interface, LinkType, create_capture
-from wesper.sa import SA, Direction, Mode, Outer, Profile, UDPEncapsulation
+from wesper.sa import (
+    SA,
+    Direction,
+    EESPFormat,
+    FlowKind,
+    FlowPolicy,
+    Mode,
+    Outer,
+    Profile,
+    UDPEncapsulation,
+    WESPv2Format,
+)
 from wesper.verdict import Delivered
 
 MAC = bytes(12)
@@ -34,10 +33,10 @@ def ethernet(packet: bytes) -> bytes:
     return MAC + (b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd") + packet
 
 
-def sealed(around: UDPEncapsulation | None) -> bytes:
+def sealed(around: UDPEncapsulation | None, protocol: str = "esp") -> bytes:
     engine = open_engine("reference")
     outer = Outer(ip_address("192.0.2.1"), ip_address("192.0.2.2"))
-    profile = Profile("aes-gcm-16", outer=outer, encapsulation=around)
+    profile = Profile("aes-gcm-16", outer=outer, encapsulation=around, protocol=protocol, format=FORMATS.get(protocol))
     sa = engine.install(SA(profile, Direction.OUT, SPI, bytes(16), b"salt"))
     verdict = engine.encapsulate(sa, ECHO, 0)
     assert isinstance(verdict, Delivered)
@@ -66,10 +65,13 @@ def icmpv6(kind: int) -> bytes:
     return b"\x60\0\0\0\0\x04\x3a\xff" + bytes(32) + bytes([kind, 0, 0, 0])
 
 
+NAMED = FlowPolicy(FlowKind.FIXED, 77)
+FORMATS = {"wespv2": WESPv2Format(flow_identifier=NAMED), "eesp": EESPFormat(session=NAMED)}
+FAMILY = ("esp", "wesp", "wespv2", "eesp")
 FRAMES = {
-    ESP_IN_UDP: ethernet(sealed(UDPEncapsulation())),
-    ESP_IN_IP: ethernet(sealed(None)),
-    PSP: ethernet(sealed_by_psp()),
+    **{LABELS[each]: ethernet(sealed(None, each)) for each in FAMILY},
+    **{f"{LABELS[each]} in UDP": ethernet(sealed(UDPEncapsulation(), each)) for each in FAMILY},
+    "PSP in UDP": ethernet(sealed_by_psp()),
     KEEPALIVE: ethernet(datagram(b"\xff")),
     ARP: MAC + b"\x08\x06" + bytes(28),
     NEIGHBOURS: ethernet(icmpv6(135)),
@@ -84,42 +86,73 @@ FRAMES = {
 }
 
 
+OF_ANY_TUNNEL = {KEEPALIVE, ARP, NEIGHBOURS}
+
+
 @pytest.mark.parametrize("kind", FRAMES)
 def test_a_frame_is_what_its_octets_say(kind: str) -> None:
-    assert kind_of(FRAMES[kind], {PORT}, {SPI}, {PSP_PORT}) == kind
-    assert (kind in OF_A_TUNNEL) == (kind in (ESP_IN_UDP, ESP_IN_IP, PSP, KEEPALIVE, ARP, NEIGHBOURS))
+    found, shown = look(FRAMES[kind], {SPI})
+    assert found == kind
+    assert (shown is not None) == any(kind in kinds_of(each) for each in LABELS)
 
 
-@pytest.mark.parametrize("body", [bytes(4) + b"IKE goes here", b"\0\0\0\2 WESP", b"abc"])
+def test_a_packet_shows_its_spi_its_port_and_its_flow() -> None:
+    assert look(FRAMES["ESP in UDP"], {SPI})[1] == Shown(SPI, PORT, None)
+    assert look(FRAMES["WESP"], {SPI})[1] == Shown(SPI, None, None)
+    assert look(FRAMES["WESPv2 in UDP"], {SPI})[1] == Shown(SPI, PORT, 77)
+    assert look(FRAMES["EESP"], {SPI})[1] == Shown(SPI, None, 77)
+    shown = look(FRAMES["PSP in UDP"], {SPI})[1]
+    assert shown is not None
+    assert (shown.spi, shown.flow) == (SPI, None)
+
+
+@pytest.mark.parametrize("body", [bytes(4) + b"IKE goes here", b"abc", b"\0\0\0\2 WE\xc0" + bytes(20)])
 def test_what_merely_uses_the_port_is_no_esp(body: bytes) -> None:
-    assert kind_of(ethernet(datagram(body)), {PORT}, {SPI}) == "UDP"
+    assert look(ethernet(datagram(body)), {SPI})[0] == "UDP"
 
 
 def test_an_spi_that_is_not_the_tunnels_is_told_apart() -> None:
-    for around in (None, UDPEncapsulation()):
-        assert kind_of(ethernet(sealed(around)), {PORT}, {SPI + 1}) == UNKNOWN_SPI
-    assert kind_of(FRAMES[PSP], {PORT}, {SPI + 1}, {PSP_PORT}) == UNKNOWN_PSP
-    assert kind_of(FRAMES[PSP], {PORT}, {SPI}) == kind_of(FRAMES[PSP], {PORT}, {SPI}, {PSP_PORT + 1}) == "UDP"
-    damaged = bytearray(FRAMES[PSP])
+    for protocol in FAMILY:
+        for around in (None, UDPEncapsulation()):
+            found = look(ethernet(sealed(around, protocol)), {SPI + 1})
+            assert found == (f"{LABELS[protocol]} of an unknown SPI", None)
+    assert look(FRAMES["PSP in UDP"], {SPI + 1}) == ("PSP of an unknown SPI", None)
+
+
+def test_what_breaks_a_rule_that_needs_no_key_is_malformed() -> None:
+    damaged = bytearray(FRAMES["PSP in UDP"])
     damaged[14 + 28 + 3] &= 0xFE  # the bit that is always 1
-    assert kind_of(bytes(damaged), {PORT}, {SPI}, {PSP_PORT}) == "UDP"
-    assert OF_A_TUNNEL.isdisjoint((UNKNOWN_SPI, UNKNOWN_PSP))
+    assert look(bytes(damaged), {SPI}) == ("malformed PSP", None)
+    assert look(ethernet(ipv4(50, bytes(3))), {SPI}) == ("malformed ESP", None)
+    assert look(ethernet(datagram(b"\0\0\0\2\0\0\0\x7f" + bytes(8))), {SPI}) == ("malformed WESPv2", None)
 
 
-def test_every_frame_is_counted_and_searched(tmp_path: Path) -> None:
-    path = tmp_path / "seen.pcapng"
-    frames = [*FRAMES.values(), FRAMES["UDP"][:-5] + b"fox!!"]
+@pytest.mark.parametrize("protocol", LABELS)
+def test_frames_of_other_protocols_are_foreign_to_a_tunnel(tmp_path: Path, protocol: str) -> None:
+    seen = read(written(tmp_path, list(FRAMES.values())), b"fox", {SPI})
+    own = set(kinds_of(protocol)) & set(FRAMES)
+    assert seen.of(protocol) == len(own) > 0
+    assert set(seen.foreign(protocol)) == set(FRAMES) - own - OF_ANY_TUNNEL
+    assert seen.shown.total() == 9
+
+
+def written(folder: Path, frames: list[bytes]) -> Path:
+    path = folder / "seen.pcapng"
     with create_capture(path) as writer:
         writer.add_interface(Interface(LinkType.ETHERNET))
         for frame in frames:
             writer.write(frame, 0, interface=0)
-    seen = read(path, b"fox", {PORT}, {SPI}, {PSP_PORT})
+    return path
+
+
+def test_every_frame_is_counted_and_searched(tmp_path: Path) -> None:
+    frames = [*FRAMES.values(), FRAMES["UDP"][:-5] + b"fox!!"]
+    path = written(tmp_path, frames)
+    seen = read(path, b"fox", {SPI})
     assert seen.frames.total() == len(frames)
     assert seen.frames["UDP"] == 2
     assert +seen.marked == {"UDP": 1}
     assert seen.octets == sum(map(len, frames))
-    assert (seen.esp(), seen.psp()) == (2, 1)
-    assert set(seen.foreign()) == set(FRAMES) - OF_A_TUNNEL
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CaptureError):
-        read(path, b"fox", {PORT}, {SPI})
+        read(path, b"fox", {SPI})

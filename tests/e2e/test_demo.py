@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,18 +41,23 @@ def check_a_run(folder: Path, engine: str) -> None:
     assert "✗" not in done.stdout
     assert str(folder / "report.html") in done.stdout
     assert TUNNEL_MARKER in (folder / "clear.pcapng").read_bytes()
-    assert TUNNEL_MARKER not in (folder / "wire.pcapng").read_bytes()
-    assert TUNNEL_MARKER in (folder / "opened.pcapng").read_bytes()
-    assert TUNNEL_MARKER not in (folder / "psp-wire.pcapng").read_bytes()
-    assert TUNNEL_MARKER in (folder / "psp-opened.pcapng").read_bytes()
-    assert (folder / "psp-keys.toml").stat().st_mode & 0o077 == 0
-    assert (folder / "keys.toml").stat().st_mode & 0o077 == 0
+    for protocol in ("esp", "psp", "wesp", "wespv2", "eesp"):
+        assert TUNNEL_MARKER not in (folder / protocol / "wire.pcapng").read_bytes()
+        assert TUNNEL_MARKER in (folder / protocol / "opened.pcapng").read_bytes()
+        assert (folder / protocol / "keys.toml").stat().st_mode & 0o077 == 0
     report = (folder / "report.html").read_text()
     assert f"{claims[1]} of {claims[2]} claims hold" in report
     assert f"{engine} engine" in report
     assert "b$ wesper up " in done.stdout
-    assert "--protocol psp" in done.stdout
     assert ("Memory over connections" in report) == (engine == "native")
+    assert "--protocol eesp" in done.stdout
+    assert re.search(r"^EESP .* 10 of 10$", done.stdout, re.M), "flows told apart by Session ID"
+    if shutil.which("tshark"):
+        assert "✓ tshark names every field of PSP, WESP, WESPv2 and EESP" in done.stdout
+    if os.geteuid() == 0 and shutil.which("clang") and shutil.which("bpftool"):
+        assert "✓ an XDP program without a key counts" in done.stdout
+    else:
+        assert done.stdout.count("root, and apt-get install clang libbpf-dev bpftool") == 1
 
 
 def test_demo_of_a_capture_protects_opens_compares_and_times(tmp_path: Path) -> None:

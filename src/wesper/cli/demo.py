@@ -26,11 +26,10 @@ from .packet_view import console_for_packets
 
 _FILES = {
     "clear.pcapng": "what the router saw in the clear",
-    "wire.pcapng": "what it saw of the tunnel",
-    "opened.pcapng": "what was inside, opened with the keys",
-    "keys.toml": "the SAs with their keys (mode 0600)",
-    "tunnel/": "the two tunnel files",
-    "psp-wire.pcapng, psp-opened.pcapng, psp-keys.toml, psp-tunnel/": "the same of the PSP tunnel",
+    "{}/wire.pcapng": "what it saw of a tunnel",
+    "{}/opened.pcapng": "what was inside, opened with the keys",
+    "{}/keys.toml": "the SAs with their keys (mode 0600)",
+    "{}/a.toml, b.toml": "the two tunnel files",
 }
 
 
@@ -43,17 +42,19 @@ def demo(
     """Run a tunnel between two hosts while a router between them watches and forges; leave a report.
 
     The hosts and the router exist only here (see `wesper lab`); no root is needed. They talk in the clear, then through
-    a tunnel of ESP, then through one of PSP: echoes, datagrams and bulk TCP, full of a marker. Every frame that the
-    router saw is classified and searched for the marker; the captures of the wire are opened with the keys; the router
-    sends forged packets, which the receiver has to drop by name. Ends with a table and OUTPUT/report.html. Exits with 1
-    if anything is not as it should be.
+    tunnels of ESP, PSP, WESP, WESPv2 and EESP, one after another: echoes, datagrams and bulk TCP, full of a marker.
+    Every frame that the router saw is classified and searched for the marker; the captures of the wire are opened with
+    the keys; flows are told apart without a key, by what headers call them; the router sends forged packets, which the
+    receiver has to drop by name. With tshark there, it has to show every field by its name; as root with clang,
+    libbpf-dev and bpftool there, an XDP program counts flows. Ends with a table and OUTPUT/report.html. Exits with 1 if
+    anything is not as it should be.
 
     Parameters
     ----------
     output
         Folder for report, captures, tunnel files and keys.
     engine
-        Which engine the tunnel runs on; by default the fastest there is.
+        Which engine the tunnels run on; by default the fastest there is.
     capture
         Instead of a tunnel: protect a capture of mixed traffic, draw packets before and after field by field, have
         both engines open everything, compare, and print the speed of each.
@@ -70,17 +71,18 @@ def demo(
     seconds = time.monotonic() - start
     machine = describe({})
     found.about = (
-        f"wesper {__version__}, {found.engine} engine, {found.suite}; {machine['cpu']}, {machine['cores']} cores, "
+        f"wesper {__version__}, {found.engine} engine; {machine['cpu']}, {machine['cores']} cores, "
         f"Linux {platform.release()}; {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {seconds:.0f} s"
     )
     where = output.resolve()
-    options = f"{output / 'wire.pcapng'} --keys {output / 'keys.toml'} -c 3"
+    protocols = "{" + ",".join(each.protocol for each in found.tunnels) + "}"
+    options = f"{output / 'eesp' / 'wire.pcapng'} --keys {output / 'eesp' / 'keys.toml'} -c 3"
     found.files = {
-        **_FILES,
+        **{name.replace("{}", protocols): word for name, word in _FILES.items()},
         f"wesper dissect {options}": "every field of a packet, and what is inside",
         f"wesper trace {options}": "a packet's walk through the engine",
     }
-    (output / "report.html").write_text(page(found, story.message, MARKER).html())
+    (output / "report.html").write_text(page(found, story.messages, MARKER).html())
     wrong = _print(terminal.console, found)
     terminal.console.print(f"\n{seconds:.0f} s. The report: {where / 'report.html'}", soft_wrap=True)
     return CHECK_FAILED if wrong else 0
@@ -97,13 +99,13 @@ class _Terminal:
     def step(self, title: str) -> None:
         self.close()
         self._number += 1
-        self.console.print(Rule(f"{self._number}  {title}", align="left", style="bold"))
+        self.console.print(Rule(Text(f"{self._number}  {title}"), align="left", style="bold"))
         if self.console.is_terminal:
             self._status = self.console.status(title)
             self._status.start()
 
     def say(self, text: str) -> None:
-        self.console.print(f"   {text}", soft_wrap=True)
+        self.console.print(f"   {text}", markup=False, soft_wrap=True)
 
     def close(self) -> None:
         if self._status is not None:
@@ -115,17 +117,20 @@ def _print(console: Console, found: Findings) -> int:
     """Print the tables and return how many claims do not hold."""
     console.print(Rule("What came of it", align="left", style="bold"))
     ways = Table(box=None, pad_edge=False)
-    psp = () if found.psp is None else (found.psp.tunnel,)
-    for title in ("", "in the clear", "in the tunnel", *("in the PSP tunnel" for _ in psp)):
-        ways.add_column(title, justify="right" if title else "left", min_width=15)
-    all_ways = (found.clear, found.tunnel, *psp)
-    ways.add_row("frames that the router saw", *(f"{each.seen.frames.total():,}" for each in all_ways))
-    ways.add_row("  of them ESP", *(f"{each.seen.esp():,}" for each in all_ways))
-    if psp:
-        ways.add_row("  of them PSP", *(f"{each.seen.psp():,}" for each in all_ways))
-    ways.add_row("  of them with the marker", *(f"{each.seen.marked.total():,}" for each in all_ways))
-    ways.add_row("one TCP stream", *(gigabits(each.speed.bps) for each in all_ways))
-    ways.add_row("round trip, median", *(duration(each.round_trip) for each in all_ways))
+    for place, title in enumerate(("", "frames", "protected", "marker", "TCP stream", "round trip", "told apart")):
+        ways.add_column(title, justify="right" if place else "left", no_wrap=True)
+    tunnels = {each.label: each for each in found.tunnels}
+    for name, way in found.ways().items():
+        tunnel = tunnels.get(name)
+        ways.add_row(
+            name,
+            f"{way.seen.frames.total():,}",
+            "" if tunnel is None else f"{tunnel.packets:,}",
+            f"{way.seen.marked.total():,}",
+            gigabits(way.speed.bps),
+            duration(way.round_trip),
+            "" if tunnel is None else f"{tunnel.told_apart.most} of {tunnel.told_apart.flows}",
+        )
     console.print(ways, "")
     checks = found.checks()
     for check in checks:

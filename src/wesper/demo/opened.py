@@ -1,46 +1,40 @@
-"""The capture of the wire opened with the keys: by wesper, and by tshark where there is one."""
+"""The capture of the wire opened with the keys."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from ..errors import WesperError
-from ..keying import PSPAssociation, PSPKeys, StaticSA, save_keys
-from ..keying.esp_sa import NEW_NAMES
+from ..keying import PSPAssociation, PSPKeys, StaticSA
 from ..pcap import Interface, LinkType, create_capture
 from ..pcap.opener import Opener
 from ..pcap.psp_opener import PSPOpener
-from ..protocols import ip
+from ..protocols import PROTOCOLS, ip
+from ..protocols.flow_identifier import five_tuple
+from ..protocols.udp import HEADER as UDP_HEADER
 from ..verdict import DropReason
 from ..wire.numbers import UDP
-from .wire import packets
+from .wire import carried, packets
 
 _BATCH = 1024
-_UDP_HEADER, _ESP_HEADER = 8, 8
 _PSP_IV, _PSP_ICV = 8, 16
-_TSHARK_FLAGS = ("esp.enable_encryption_decode", "esp.enable_authentication_check")
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
     """What protection adds to a packet of one length, in octets.   packets: how many there were.
 
-    esp: the header without its IV; PSP's with its cookie.
+    header: the protocol's, with its options and what stands in front of it in UDP, without its IV.
     """
 
     inner: int
     outer: int
     ip: int
     udp: int
-    esp: int
+    header: int
     iv: int
     trailer: int
     icv: int
@@ -54,6 +48,7 @@ class Opened:
     opened: protected packets that gave an inner one.   dummies: those that were authentic and carried nothing (RFC 4303
     §2.6; PSP's hold nothing).   marked: inner packets that hold the marker.
     dropped: why others did not.   growth: by length of the inner packet.
+    flows: of each inner flow, by the SPI that it went under and its five-tuple, the names that headers gave it.
     """
 
     opened: int = 0
@@ -61,6 +56,7 @@ class Opened:
     marked: int = 0
     dropped: Counter[DropReason] = field(default_factory=Counter)
     growth: list[Growth] = field(default_factory=list)
+    flows: dict[tuple[int, bytes], set[str]] = field(default_factory=dict)
 
     @property
     def authentic(self) -> int:
@@ -71,7 +67,7 @@ class Opened:
 def open_capture_with(
     keys: Sequence[StaticSA] | PSPKeys, source: Path, output: Path, marker: bytes, *, engine: str | None = None
 ) -> Opened:
-    """Open every ESP or PSP packet of a capture and write what was inside as another.   Raises CaptureError."""
+    """Open every protected packet of a capture and write what was inside as another.   Raises CaptureError."""
     found = Opened()
     sizes: dict[int, tuple[StaticSA | PSPAssociation, bytes, int]] = {}
     opener = PSPOpener(keys, engine) if isinstance(keys, PSPKeys) else Opener(keys, engine)
@@ -89,39 +85,12 @@ def open_capture_with(
                 found.opened += 1
                 found.marked += marker in each.packet
                 out.write(each.packet, 0, interface=interface)
+                if (inner := ip.parse(each.packet)) is not None:
+                    found.flows.setdefault((each.spi, five_tuple(inner)), set()).add(each.flow)
                 _, _, count = sizes.get(len(each.packet), (each.sa, outer, 0))
                 sizes[len(each.packet)] = each.sa, outer, count + 1
     found.growth = [growth(sa, inner, outer, count) for inner, (sa, outer, count) in sorted(sizes.items())]
     return found
-
-
-def second_opinion(sas: Sequence[StaticSA], source: Path) -> tuple[int, int] | None:
-    """Have tshark open a capture too.
-
-    Returns how many ESP packets it saw and how many it opened; None where there is no tshark, or an SA is of a suite
-    that not every tshark knows.   Raises WesperError if it fails.
-    """
-    tshark = shutil.which("tshark")
-    if tshark is None or any(sa.suite in NEW_NAMES for sa in sas):
-        return None
-    with TemporaryDirectory() as folder:
-        left_out = save_keys(sas, Path(folder) / "esp_sa", "esp_sa")
-        if left_out:
-            return None
-        command = [tshark, "-r", str(source), *(word for flag in _TSHARK_FLAGS for word in ("-o", f"{flag}:TRUE"))]
-        command += ["-Y", "esp", "-T", "fields", "-e", "esp.icv_good", "-e", "_ws.col.Protocol"]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "WIRESHARK_CONFIG_DIR": folder},
-        )
-    if done.returncode:
-        raise WesperError(f"tshark failed: {done.stderr.strip()}")
-    lines = done.stdout.splitlines()
-    return len(lines), sum(not line.rstrip().endswith("ESP") for line in lines)
 
 
 def _batches(found: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -133,23 +102,27 @@ def _batches(found: Iterable[bytes]) -> Iterator[list[bytes]]:
 def growth(sa: StaticSA | PSPAssociation, inner: int, outer: bytes, packets_of_it: int = 1) -> Growth:
     """Return where the octets of an outer packet come from.   inner: octets of the packet in it, tunnel mode."""
     datagram = ip.parse(outer)
-    if datagram is None:
-        raise ValueError("not an IP packet")
-    udp = _UDP_HEADER if datagram.upper == UDP else 0
-    header, iv, icv = _ESP_HEADER, _PSP_IV, _PSP_ICV
+    found = DropReason.BAD_IP if datagram is None else carried(datagram)
+    if datagram is None or isinstance(found, DropReason):
+        raise ValueError("not a protected packet")
+    in_udp = datagram.upper == UDP
+    udp = UDP_HEADER if in_udp else 0
     if isinstance(sa, PSPAssociation):
-        header = sa.profile.header_octets - _PSP_IV
+        iv, icv, to_payload = _PSP_IV, _PSP_ICV, sa.profile.header_octets
     else:
-        iv, icv = sa.cipher.iv_octets, sa.cipher.icv_octets
-    known = datagram.upper_at + udp + header + iv + icv
+        arrived = PROTOCOLS[sa.protocol].read(sa.terms, found[1], datagram.version, in_udp, looking=True)
+        if isinstance(arrived, DropReason):
+            raise ValueError("not a packet of this SA")
+        iv, icv, to_payload = sa.cipher.iv_octets, sa.cipher.icv_octets, arrived.payload_at
+    in_front = len(datagram.packet) - len(found[1])
     return Growth(
         inner,
         len(datagram.packet),
         datagram.upper_at,
         udp,
-        header,
+        in_front - datagram.upper_at - udp + to_payload - iv,
         iv,
-        len(datagram.packet) - known - inner,
+        len(found[1]) - to_payload - inner - icv,
         icv,
         packets_of_it,
     )

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
 from ..bench.connections import COUNTS, plots
-from ..report import Bar, Page, Part, Series, Stack, Table, Tile, bars, chain, lines, stacks
+from ..report import Bar, Page, Part, Stack, Table, Tile, bars, chain, stacks
 from ..report.plots import Role
-from .findings import Findings, Passage, kinds
+from .findings import Findings, Passage, Protected, kinds
 from .opened import Growth
 
-_SHOWN_SIZES = 4
-_USUAL = 0.9
-_DUMP_OCTETS = 112
-_ROLES: Final[dict[str, Role]] = {"in the clear": "plain", "in the tunnel": "esp", "in the PSP tunnel": "psp"}
+_DUMP_OCTETS = 96
+_OFTEN: Final = 0.9
+_ROLES: Final[dict[str, Role]] = {"psp": "psp", "esp": "esp"}
 
 
-def page(found: Findings, message: tuple[bytes, ...], marker: bytes) -> Page:
-    """Return the report.   message: a packet with the marker as the router saw it, in the clear, as ESP and as PSP."""
+def page(found: Findings, messages: Mapping[str, bytes], marker: bytes) -> Page:
+    """Return the report.   messages: by way, a packet as the router saw it; that in the clear first."""
     checks = found.checks()
     wrong = [check.claim for check in checks if not check.holds]
+    protocols = _listed([each.label for each in found.tunnels])
     if wrong:
         title = f"{len(wrong)} of {len(checks)} claims do not hold"
     else:
-        title = "Everything between the hosts crossed the router as ESP, and nothing else did"
-        if found.psp is not None:
-            title = "Everything between the hosts crossed the router as ESP, and then as PSP, and nothing else did"
+        title = f"Everything between the hosts crossed the router as {protocols}, and nothing else did"
     report = Page(
         title,
-        "Two hosts talked past a router that watches: first in the clear, then through a wesper tunnel"
-        + (", then through one of PSP" if found.psp is not None else "")
-        + ". This is what the router saw, what protection cost, and what became of the packets that the router forged.",
+        f"Two hosts talked past a router that watches: first in the clear, then through tunnels of {protocols}. "
+        "This is what the router saw, what protection cost, and what became of the packets that the router forged.",
         f"{len(checks) - len(wrong)} of {len(checks)} claims hold",
         "bad" if wrong else "good",
         found.about,
@@ -40,88 +37,103 @@ def page(found: Findings, message: tuple[bytes, ...], marker: bytes) -> Page:
     )
     report.section(
         "The way",
-        "Inside the tunnel the hosts have addresses of their own; outside only what protects is seen.",
+        "Inside a tunnel the hosts have addresses of their own; outside only what protects is seen.",
         chain(
             ("host a", ""),
             ("router", "watches, and forges"),
             ("host b", ""),
-            joint="ESP" if found.psp is None else "ESP, PSP",
+            joint=found.tunnels[0].label if len(found.tunnels) == 1 else "one at a time",
         ),
-        wide=True,
+    )
+    report.section(
+        "What can be told apart without a key",
+        "Of the flows from a in each tunnel, how many look different to the router: by SPI, by UDP source port, by the "
+        "flow's name in the header. Counted: packets, and in how many flows, by an XDP program that has no key.",
+        _told_apart(found.tunnels),
     )
     report.section(
         "Throughput",
         "One TCP stream on each way, one after the other, while nothing was captured.",
-        lines(
-            [_speed(name, way, _ROLES[name]) for name, way in _ways(found).items()],
-            x_title="seconds",
-            y_title="Gbit/s",
+        bars([Bar(name, way.speed.bps, gigabits(way.speed.bps), role) for name, way, role in _ways(found)]),
+    )
+    report.section(
+        "Latency",
+        f"Of {len(found.clear.round_trips)} echoes on each way: the median round trip, and what nine in ten kept to.",
+        bars(
+            [
+                Bar(name, way.round_trip or 0, f"{duration(way.round_trip)}, {duration(_usual(way))}", role)
+                for name, way, role in _ways(found)
+            ]
         ),
     )
-    report.section("Latency", *_latency(found))
+    least, most = lengths(found.tunnels)
     report.section(
         "Overhead",
-        f"What a packet is made of on the wire, in octets, by the length of the packet inside ({found.suite}"
-        + (f"; {found.psp.suite}" if found.psp is not None else "")
-        + ").",
-        stacks(
-            [_stack(each) for each in chosen(found.opened.growth)]
-            + ([_stack(each, "PSP, ") for each in chosen(found.psp.opened.growth)] if found.psp is not None else [])
-        ),
+        "What protection adds on the wire, in octets"
+        + (f", to a packet of {most:,}; in brackets its share of that, and of one of {least:,}." if most else "."),
+        stacks([_stack(each.label, *grown) for each, grown in alike(found.tunnels)]),
     )
     for title, about, plot in plots(found.points) if found.points else ():
-        most = found.points[-1].connections
+        largest = found.points[-1].connections
         further = (
-            f" Measured here, up to {most:,}; wesper bench goes on to {COUNTS[-1]:,}." if most < COUNTS[-1] else ""
+            f" Measured here, up to {largest:,}; wesper bench goes on to {COUNTS[-1]:,}."
+            if largest < COUNTS[-1]
+            else ""
         )
         report.section(title, about + further, plot)
-    forged = [("", each) for each in found.forged]
-    if found.psp is not None:
-        forged += [("PSP: ", each) for each in found.psp.forged]
+    forged = [(each.label, what) for each in found.tunnels for what in each.forged]
     report.section(
         "Drops by reason",
         "What the router forged without the keys, and what the receiver counted. Each bar should be whole.",
         bars(
             [
-                Bar(name + each.reason.verdict, each.dropped, f"{each.dropped} of {each.sent}", "bad", each.how)
-                for name, each in forged
+                Bar(f"{label}: {what.reason.verdict}", what.dropped, f"{what.dropped} of {what.sent}", "bad", what.how)
+                for label, what in forged
             ],
-            most=max((max(each.sent, each.dropped) for _, each in forged), default=None),
+            most=max((max(what.sent, what.dropped) for _, what in forged), default=None),
         ),
     )
-    ways = {name: way.seen for name, way in _ways(found).items()}
+    ways = {name: way.seen for name, way in found.ways().items()}
     report.section(
         "What the router saw",
-        "Every frame of all captures, by what its octets say it is; behind it, how many hold the marker.",
+        "Every frame of all captures, by what its octets say it is; in brackets, how many hold the marker.",
         Table(
-            ("frame", *(title for name in ways for title in (name, "marker"))),
+            ("frame", *ways),
             [
-                (kind, *(f"{count[kind]:,}" for seen in ways.values() for count in (seen.frames, seen.marked)))
+                (kind, *(_count(seen.frames[kind], seen.marked[kind]) for seen in ways.values()))
                 for kind in kinds(*(seen.frames for seen in ways.values()))
             ],
-            tuple(range(1, 2 * len(ways) + 1)),
+            tuple(range(1, len(ways) + 1)),
         ),
-        wide=len(ways) > 2,
+        wide=True,
     )
+    named = [each for each in found.tunnels if each.named is not None]
+    if named:
+        report.section(
+            "What tshark names",
+            "Fields that tshark shows in all those packets with the dissectors that wesper wireshark install writes.",
+            Table(
+                ("protocol", "packets", "fields"),
+                [(each.label, f"{each.packets:,}", ", ".join(each.named or ())) for each in named],
+                (1,),
+            ),
+            wide=True,
+        )
     report.section(
         "Claims",
         "",
         Table(("claim", ""), [(check.claim, "holds" if check.holds else "DOES NOT HOLD") for check in checks], (1,)),
+        wide=True,
     )
-    before, *after = message
-    carried = [
+    shown = [
         part
-        for name, packet in zip(("the tunnel", "the PSP tunnel"), after, strict=False)
-        for part in (
-            f'<p class="about" style="margin-top:14px">The packet in {name} that carried as much:</p>',
-            dump(packet, marker),
-        )
+        for name, packet in messages.items()
+        for part in (f'<p class="about" style="margin-top:14px">{escape(name)}:</p>', dump(packet, marker))
     ]
     report.section(
         "A packet with the marker, as the router saw it",
-        "In the clear, from its IP header on:",
-        dump(before, marker),
-        *carried,
+        "From its IP header on; of each tunnel, one that carried as much.",
+        *shown,
         wide=True,
     )
     if found.files:
@@ -129,12 +141,21 @@ def page(found: Findings, message: tuple[bytes, ...], marker: bytes) -> Page:
     return report
 
 
-def chosen(growth: Sequence[Growth]) -> list[Growth]:
-    """Return the lengths that a plot shows: of those that came often the smallest, the largest and some between."""
-    if len(growth) <= _SHOWN_SIZES:
-        return list(growth)
-    last = len(growth) - 1
-    return [growth[round(place * last / (_SHOWN_SIZES - 1))] for place in range(_SHOWN_SIZES)]
+def lengths(tunnels: Sequence[Protected]) -> tuple[int, int]:
+    """Return the smallest and the largest length of inner packets that every tunnel carried, 0 and 0 if none."""
+    common = set.intersection(*({growth.inner for growth in each.opened.growth} for each in tunnels))
+    return (min(common), max(common)) if common else (0, 0)
+
+
+def alike(tunnels: Sequence[Protected]) -> list[tuple[Protected, tuple[Growth, Growth]]]:
+    """Return what became of packets of these lengths in each tunnel; nothing if there are none."""
+    found = []
+    for each in tunnels:
+        grown = {growth.inner: growth for growth in each.opened.growth}
+        least, most = lengths(tunnels)
+        if most:
+            found.append((each, (grown[least], grown[most])))
+    return found
 
 
 def dump(packet: bytes, marker: bytes) -> str:
@@ -164,85 +185,107 @@ def gigabits(bps: float) -> str:
 
 
 def _tiles(found: Findings) -> list[Tile]:
-    seen, opened = found.tunnel.seen, found.opened
-    frames, foreign = seen.frames.total(), seen.foreign().total()
-    ratio = _share(found.tunnel, found.clear)
-    return [
+    frames = sum(each.passage.seen.frames.total() for each in found.tunnels)
+    foreign = sum(each.passage.seen.foreign(each.protocol).total() for each in found.tunnels)
+    marked = sum(each.passage.seen.marked.total() for each in found.tunnels)
+    packets = sum(each.packets for each in found.tunnels)
+    authentic = sum(each.opened.authentic for each in found.tunnels)
+    dummies = sum(each.opened.dummies for each in found.tunnels)
+    forged = [what for each in found.tunnels for what in each.forged]
+    sent, dropped = sum(what.sent for what in forged), sum(what.dropped for what in forged)
+    first = found.tunnels[0]
+    tiles = [
         Tile(
             f"{foreign:,}",
-            f"of {frames:,} frames of the tunnel were anything but its ESP",
+            f"of {frames:,} frames of the tunnels were anything but their protocol's",
             "bad" if foreign else "good",
         ),
         Tile(
-            f"{seen.marked.total():,}",
+            f"{marked:,}",
             f"of them show the marker that {found.clear.seen.marked.total():,} frames in the clear showed",
-            "bad" if seen.marked.total() else "good",
+            "bad" if marked else "good",
         ),
         Tile(
-            f"{opened.authentic:,}",
-            f"of {seen.esp():,} ESP packets opened with the keys"
-            + (f", {opened.dummies:,} of them dummies" if opened.dummies else ""),
-            "good" if opened.authentic == seen.esp() else "bad",
-        ),
-        Tile(gigabits(found.tunnel.speed.bps), f"one TCP stream in the tunnel, {ratio:.2g} × in the clear"),
-        *(
-            [
-                Tile(
-                    gigabits(found.psp.tunnel.speed.bps),
-                    f"the same in the PSP tunnel, {_share(found.psp.tunnel, found.tunnel):.2g} × in ESP's",
-                )
-            ]
-            if found.psp is not None
-            else []
-        ),
-        Tile(
-            duration(found.tunnel.round_trip),
-            f"round trip in the tunnel, {duration(found.clear.round_trip)} in the clear",
+            f"{authentic:,}",
+            f"of {packets:,} protected packets opened with the keys"
+            + (f", {dummies:,} of them dummies" if dummies else ""),
+            "good" if authentic == packets else "bad",
         ),
     ]
+    if forged:
+        tiles.append(
+            Tile(f"{dropped:,}", f"of {sent:,} forged packets dropped by name", "good" if dropped == sent else "bad")
+        )
+    by_name = next((each for each in found.tunnels if each.names_flows), None)
+    if by_name is not None:
+        told = by_name.told_apart
+        tiles.append(
+            Tile(
+                f"{told.names} of {told.flows}",
+                f"flows told apart without a key by {by_name.label}'s header; {first.told_apart.most} in {first.label}",
+            )
+        )
+    ratio = _share(first.passage, found.clear)
+    tiles.append(
+        Tile(
+            f"{ratio:.2g} ×",
+            f"as fast as in the clear: one TCP stream through {first.label}, {gigabits(first.passage.speed.bps)}",
+        )
+    )
+    return tiles
+
+
+def _told_apart(tunnels: Sequence[Protected]) -> Table:
+    """Return a table of how many flows each protocol lets a network tell apart, and of what was counted that way."""
+    counted = any(each.counted is not None for each in tunnels)
+    rows = []
+    for each in tunnels:
+        told = each.told_apart
+        names = "no name" if told.names is None else f"{told.names}"
+        row = [each.label, f"{told.flows}", f"{told.spis}", f"{told.ports}", names]
+        if counted:
+            row.append("not" if each.counted is None else f"{sum(each.counted.values()):,} in {len(each.counted)}")
+        rows.append(row)
+    columns = ("", "flows", "by SPI", "by port", "by name", *(["counted"] if counted else []))
+    return Table(columns, rows, tuple(range(1, len(columns))))
+
+
+def _count(frames: int, marked: int) -> str:
+    if not frames:
+        return ""
+    return f"{frames:,} ({marked:,})" if marked else f"{frames:,}"
 
 
 def _share(one: Passage, other: Passage) -> float:
     return one.speed.bps / other.speed.bps if other.speed.bps else 0.0
 
 
-def _ways(found: Findings) -> dict[str, Passage]:
-    ways = {"in the clear": found.clear, "in the tunnel": found.tunnel}
-    return ways if found.psp is None else {**ways, "in the PSP tunnel": found.psp.tunnel}
+def _ways(found: Findings) -> list[tuple[str, Passage, Role]]:
+    """Return every passage with its name and its colour."""
+    tunnels = [(each.label, each.passage, _ROLES.get(each.protocol, "eesp")) for each in found.tunnels]
+    return [("in the clear", found.clear, "plain"), *tunnels]
 
 
-def _speed(name: str, passage: Passage, role: Role) -> Series:
-    points = [(at, 80 * octets / 1e9) for at, octets in passage.speed.samples]
-    return Series(name, points, role)
+def _usual(passage: Passage) -> float | None:
+    """Return the round trip that nine in ten echoes did not exceed, in seconds, None if none came back."""
+    back = sorted(each for each in passage.round_trips if each is not None)
+    return back[int((len(back) - 1) * _OFTEN)] if back else None
 
 
-def _latency(found: Findings) -> tuple[str, str]:
-    """Return a sentence and a plot of how many echoes were back after how long; stragglers are left to the sentence."""
-    ways = _ways(found)
-    back = {name: sorted(each for each in way.round_trips if each is not None) for name, way in ways.items()}
-    usual = max((times[int(len(times) * _USUAL)] for times in back.values() if times), default=0.0) * 1.5
-    late = sum(each > usual for times in back.values() for each in times)
-    scale, unit = (1e3, "milliseconds") if usual >= 0.001 else (1e6, "microseconds")
-    series = []
-    for name, times in back.items():
-        share = 100 / max(len(ways[name].round_trips), 1)
-        points = [(scale * each, share * place) for place, each in enumerate(times, 1) if each <= usual]
-        series.append(Series(name, points, _ROLES[name], stepped=True))
-    about = f"How many of {len(found.tunnel.round_trips)} echoes on each way were back after so long."
-    if late:
-        slowest = max(each for times in back.values() for each in times)
-        about += f" {late} took longer than the axis goes, the slowest {duration(slowest)}."
-    return about, lines(series, x_title=unit, y_title="% of echoes")
-
-
-def _stack(each: Growth, name: str = "") -> Stack:
+def _stack(name: str, small: Growth, large: Growth) -> Stack:
     parts = [
-        Part("inner packet", each.inner, "esp"),
-        Part("outer IP" + " and UDP" * bool(each.udp), each.ip + each.udp, "header"),
-        Part("header, IV, padding, ICV", each.esp + each.iv + each.trailer + each.icv, "quiet"),
+        Part("outer IP" + " and UDP" * bool(large.udp), large.ip + large.udp, "header"),
+        Part("header", large.header, "esp"),
+        Part("IV", large.iv, "plain"),
+        Part("trailer and ICV", large.trailer + large.icv, "quiet"),
     ]
-    added = each.outer - each.inner
-    return Stack(f"{name}{each.inner:,} octets", parts, f"+{added} ({added / each.inner:.0%})")
+    added, share = large.outer - large.inner, (small.outer - small.inner) / small.inner
+    return Stack(name, parts, f"+{added} ({added / large.inner:.1%}; {share:.0%})")
 
 
-__all__ = ["chosen", "dump", "gigabits", "duration", "page"]
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+__all__ = ["alike", "dump", "duration", "gigabits", "lengths", "page"]

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -40,23 +41,26 @@ class Bulk:
         return 8 * self.octets / self.seconds if self.seconds else 0.0
 
 
-def datagrams(sender: Node, receiver: Node, address: str, sizes: Sequence[int]) -> int:
+def datagrams(sender: Node, receiver: Node, address: str, sizes: Sequence[int], flows: int = 1) -> int:
     """Send UDP datagrams that hold the marker over and over, one of each size, and return how many have arrived whole.
 
-    address: the receiver's.   sizes: octets of payload.
+    address: the receiver's.   sizes: octets of payload.   flows: source ports that do so.
     """
     family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
     arrived = 0
-    with receiver.socket(family, socket.SOCK_DGRAM) as there, sender.socket(family, socket.SOCK_DGRAM) as here:
+    with ExitStack() as opened:
+        there = opened.enter_context(receiver.socket(family, socket.SOCK_DGRAM))
         there.bind((address, 0))
         there.settimeout(2)
-        for size in sizes:
-            payload = _BLOCK[:size]
-            here.sendto(payload, there.getsockname()[:2])
-            try:
-                arrived += there.recv(1 << 16) == payload
-            except TimeoutError:
-                continue
+        for _ in range(flows):
+            here = opened.enter_context(sender.socket(family, socket.SOCK_DGRAM))
+            for size in sizes:
+                payload = _BLOCK[:size]
+                here.sendto(payload, there.getsockname()[:2])
+                try:
+                    arrived += there.recv(1 << 16) == payload
+                except TimeoutError:
+                    continue
     return arrived
 
 

@@ -9,19 +9,25 @@ import time
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from ..errors import UnsupportedError, WesperError
-from ..keying import PSPKeys, StaticSA
+from ..keying import PSPKeys, StaticSA, save_keys, save_private
+from ..keying.psp_toml import write_received
 from ..lab import Node
 from ..tunnel.control import ControlClient
 from ..tunnel.export import associations_of_file, sas_of_file
 from ..tunnel.file import TunnelFile, load_file
 from ..verdict import DropReason
-from ..wire.psp import PORT as PSP_PORT
-from ..wire.udp import IPSEC_NAT_T_PORT
+from .wire import LABELS
 
 PATIENCE_S = 10.0
+SETTINGS: Final[dict[str, tuple[str, ...]]] = {
+    "wespv2": ('flow_identifier = "5-tuple"', 'crypt_offset = "l3"', "max_crypt_offset_octets = 60"),
+    "eesp": ('session = "5-tuple"',),
+}
+"""Lines that a protocol's own table of a tunnel file gets: flows with names, and a readable inner IP header."""
+
 _UP_S = 30
 _INNER = ("10.8.0.1/24", "10.8.0.2/24")
 _WESPER = [sys.executable, "-m", "wesper"]
@@ -36,16 +42,13 @@ class TunnelFailed(WesperError):
 class Tunnel:
     """A context in which the tunnel is up.
 
-    far: the host at its other end; far_address: its address inside.   ports, psp_ports, spis: what tells the tunnel's
-    packets.   sas, associations: of both directions, with keys.   commands: what was typed.   described: what runs, in
-    words.   protocol: esp or psp.
+    far: the host at its other end; far_address: its address inside.   keys: of both directions.
+    commands: what was typed.   described: what runs, in words.   protocol: as in tunnel files.
     """
 
-    def __init__(self, a: Node, b: Node, folder: Path, engine: str | None, protocol: str = "esp") -> None:
+    def __init__(self, a: Node, b: Node, folder: Path, engine: str | None, protocol: str) -> None:
         self.far, self.far_address = b, _INNER[1].partition("/")[0]
-        self._is_psp = protocol == "psp"
-        self.ports = frozenset[int]() if self._is_psp else frozenset({IPSEC_NAT_T_PORT})
-        self.psp_ports = frozenset({PSP_PORT}) if self._is_psp else frozenset[int]()
+        self.protocol = protocol
         self._hosts, self._folder, self._engine = {"a": a, "b": b}, folder, engine
         self._run_dir = Path(mkdtemp(prefix="wesper-demo-"))  # a socket's path must be short
         self._files: dict[str, TunnelFile] = {}
@@ -63,7 +66,7 @@ class Tunnel:
         self.engine: str = status["engine"]
         interface = status["interface"]
         self.described = (
-            f"{'PSP, ' if self._is_psp else ''}{self.suite} in UDP, {self.engine} engine, {status['loop']} loop; "
+            f"{LABELS[self.protocol]}, {self.suite} in UDP, {self.engine} engine, {status['loop']} loop; "
             f"{interface['kind']} interface, MTU {interface['mtu']}"
         )
         return self
@@ -78,12 +81,23 @@ class Tunnel:
         return self._files["a"].tunnels[0].suite
 
     @property
-    def sas(self) -> list[StaticSA]:
-        return sas_of_file(self._files["a"])
+    def keys(self) -> list[StaticSA] | PSPKeys:
+        file = self._files["a"]
+        return PSPKeys(associations_of_file(file)) if self.protocol == "psp" else sas_of_file(file)
+
+    def save_keys(self, path: Path) -> None:
+        """Write them as a key file, mode 0600."""
+        path.unlink(missing_ok=True)
+        keys = self.keys
+        if isinstance(keys, PSPKeys):
+            save_private(path, write_received((each, "") for each in keys.associations))
+        else:
+            save_keys(keys, path)
 
     @property
-    def associations(self) -> PSPKeys:
-        return PSPKeys(associations_of_file(self._files["a"]))
+    def spi_out(self) -> int:
+        """The SPI of what the near host sends."""
+        return self._files["a"].tunnels[0].pairs[0].spi_out
 
     @property
     def spis(self) -> frozenset[int]:
@@ -92,7 +106,9 @@ class Tunnel:
 
     @property
     def unknown_spi(self) -> int:
-        """An SPI that neither end has an SA for."""
+        """An SPI that neither end has an SA for; with PSP, one of a device key that neither has."""
+        if self.protocol == "psp":
+            return 0x8000_0001
         return next(spi for spi in range(0x1000, 0x1010) if spi not in self.spis)
 
     def status(self, host: Node) -> dict[str, Any]:
@@ -120,13 +136,17 @@ class Tunnel:
         paths = [self._folder / f"{name}.toml" for name in self._hosts]
         ends = [word for option, host in (("--local", a), ("--peer", b)) for word in (option, host.address)]
         inner = ["--inner", _INNER[0], "--peer-inner", _INNER[1]]
-        inner += ["--protocol", "psp"] if self._is_psp else []
+        inner += ["--protocol", self.protocol] if self.protocol != "esp" else []
         self._wesper(None, "keygen", *map(str, paths), *ends, *inner, "--name", "demo")
         for path in paths:
             own = [f'run_dir = "{self._run_dir}"', f'state_dir = "state-{path.stem}"']
             own += [f'engine = "{self._engine}"'] * bool(self._engine)
-            path.write_text(path.read_text().replace("[interface]\n", "\n".join(["[interface]", *own, ""]), 1))
+            text = path.read_text().replace("[interface]\n", "\n".join(["[interface]", *own, ""]), 1)
+            path.write_text(with_settings(text, self.protocol))
             self._files[path.stem] = load_file(path)
+
+        if self.protocol in SETTINGS:
+            self.commands.append(f"in both files, [tunnel.{self.protocol}]: {', '.join(SETTINGS[self.protocol])}")
 
     def _wesper(self, host: Node | None, *words: str) -> None:
         command = [*_WESPER, *words]
@@ -149,3 +169,17 @@ class Tunnel:
             if (self._run_dir / f"{name}.sock").exists():
                 self._wesper(host, "down", name, "--run-dir", str(self._run_dir))
         shutil.rmtree(self._run_dir, ignore_errors=True)
+
+
+def with_settings(text: str, protocol: str) -> str:
+    """Return a tunnel file's text with the demonstration's settings in the protocol's own table."""
+    lines = SETTINGS.get(protocol, ())
+    if not lines:
+        return text
+    table, set_here = f"[tunnel.{protocol}]", {line.partition(" ")[0] for line in lines}
+    if table not in text:
+        text = text.replace("\n[[tunnel.sa]]\n", f"\n{table}\n\n[[tunnel.sa]]\n", 1)
+    before, after = text.split(f"{table}\n", 1)
+    own, *others = after.split("\n[", 1)
+    kept = [line for line in own.splitlines() if line.partition(" ")[0] not in set_here]
+    return before + "\n".join([table, *lines, *kept, ""]) + "".join(f"\n[{each}" for each in others)

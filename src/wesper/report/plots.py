@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-Role = Literal["esp", "psp", "plain", "header", "bad", "good", "quiet"]
-"""What a mark stands for: what ESP carries, what is in the clear, what protection adds, faults, successes, others."""
+Role = Literal["esp", "psp", "eesp", "plain", "header", "bad", "good", "quiet"]
+"""What a mark stands for: what ESP carries, PSP, EESP and its kin, what is in the clear, what protection adds, faults,
+successes, others.
+"""
 
 WIDTH = 540
 """Of every plot, in units of its own: a page scales it."""

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from wesper.demo.tunnel import SETTINGS, with_settings
+
+SAS = "\n[[tunnel.sa]]\nspi_out = 1\n\n[[tunnel.sa]]\nspi_out = 2\n"
+HEAD = '[interface]\n\n[[tunnel]]\nname = "demo"\n'
+
+
+@pytest.mark.parametrize(
+    ("protocol", "table"),
+    [("wespv2", ""), ("eesp", ""), ("eesp", "\n[tunnel.eesp]\nsession = 0\nsequence_numbers = true\n")],
+)
+def test_settings_go_into_the_protocols_own_table(protocol: str, table: str) -> None:
+    made = tomllib.loads(with_settings(HEAD + table + SAS, protocol))["tunnel"][0]
+    for line in SETTINGS[protocol]:
+        assert made[protocol].items() >= tomllib.loads(line).items()
+    assert ("sequence_numbers" in made[protocol]) == bool(table), "what else was there stays"
+    assert [pair["spi_out"] for pair in made["sa"]] == [1, 2]
+
+
+@pytest.mark.parametrize("protocol", ["esp", "psp", "wesp"])
+def test_what_has_no_settings_stays_as_it_is(protocol: str) -> None:
+    assert with_settings(HEAD + SAS, protocol) == HEAD + SAS
