@@ -39,7 +39,7 @@ def demo(
     engine: Literal["reference", "native"] | None = None,
     capture: bool = False,
 ) -> int:
-    """Run a tunnel between two hosts while a router between them watches and forges; leave a report.
+    """Run tunnels between two hosts while a router between them watches and forges; leave a report.
 
     The hosts and the router exist only here (see `wesper lab`); no root is needed. They talk in the clear, then through
     tunnels of ESP, PSP, WESP, WESPv2 and EESP, one after another: echoes, datagrams and bulk TCP, full of a marker.

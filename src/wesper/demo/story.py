@@ -58,7 +58,8 @@ def page(found: Findings, messages: Mapping[str, bytes], marker: bytes) -> Page:
     )
     report.section(
         "Latency",
-        f"Of {len(found.clear.round_trips)} echoes on each way: the median round trip, and what nine in ten kept to.",
+        f"Of {len(found.clear.round_trips)} echoes on each way: the median round trip, and what nine in ten kept to. "
+        "It differs more from run to run than from protocol to protocol.",
         bars(
             [
                 Bar(name, way.round_trip or 0, f"{duration(way.round_trip)}, {duration(_usual(way))}", role)
