@@ -33,8 +33,7 @@ def sealed(octets: int) -> bytes:
 
 
 def bulk(bps: float) -> Bulk:
-    tenth = round(bps / 80)
-    return Bulk(20 * tenth, 2.0, [(place / 10, tenth + place * tenth // 200) for place in range(1, 21)], True)
+    return Bulk(round(bps / 4), 2.0, True)
 
 
 ESP, PSP, EESP = range(3)  # their places among the tunnels

@@ -14,7 +14,6 @@ from ..lab import Node
 
 MARKER = b"the quick brown fox is in the clear; "
 _BLOCK = (MARKER * 28_340)[: 1 << 20]
-_SAMPLE_S = 0.1
 _PATIENCE_S = 15.0
 
 
@@ -26,13 +25,11 @@ class TrafficLost(Exception):
 class Bulk:
     """A TCP stream that has come through.
 
-    octets, seconds: as the receiver counts.   samples: (seconds since the first octet, octets in the tenth before).
-    whole: what was received is what was sent; None: not looked at.
+    octets, seconds: as the receiver counts.   whole: what was received is what was sent; None: not looked at.
     """
 
     octets: int
     seconds: float
-    samples: Sequence[tuple[float, int]]
     whole: bool | None
 
     @property
@@ -81,12 +78,12 @@ def bulk(sender: Node, receiver: Node, address: str, *, octets: int = 0, seconds
             limit = _PATIENCE_S + max(seconds, octets / 500_000)
             digest = sender.call(_send, sending, octets, seconds, timeout=limit)
             sending.close()
-            received, spent, samples, got = taking.result(_PATIENCE_S)
+            received, spent, got = taking.result(_PATIENCE_S)
         except OSError as error:  # TimeoutError too
             raise TrafficLost(f"a TCP stream to {address} came to a halt: {error}") from None
         finally:
             taking.kill()
-    return Bulk(received, spent, samples, digest == got if octets else None)
+    return Bulk(received, spent, digest == got if octets else None)
 
 
 def _send(sock: socket.socket, octets: int, seconds: float) -> bytes:
@@ -106,23 +103,18 @@ def _send(sock: socket.socket, octets: int, seconds: float) -> bytes:
     return digest.digest()
 
 
-def _receive(listener: socket.socket, look: bool) -> tuple[int, float, list[tuple[float, int]], bytes]:
+def _receive(listener: socket.socket, look: bool) -> tuple[int, float, bytes]:
     digest, room = hashlib.sha256(), bytearray(1 << 20)
-    samples: list[tuple[float, int]] = []
     listener.settimeout(_PATIENCE_S)
     with listener.accept()[0] as taken:
         taken.settimeout(_PATIENCE_S)
-        total = in_sample = 0
-        start = last = mark = time.monotonic()
+        total = 0
+        start = last = time.monotonic()
         while got := taken.recv_into(room):
             last = time.monotonic()
             if not total:
-                start = mark = last
+                start = last
             total += got
-            in_sample += got
             if look:
                 digest.update(memoryview(room)[:got])
-            if last - mark >= _SAMPLE_S:
-                samples.append((last - start, round(in_sample * _SAMPLE_S / (last - mark))))
-                mark, in_sample = last, 0
-    return total, last - start, samples, digest.digest()
+    return total, last - start, digest.digest()
