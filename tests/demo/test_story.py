@@ -89,7 +89,7 @@ def test_report_of_what_is_as_it_should_be() -> None:
     found = findings()
     assert [check.claim for check in found.checks() if not check.holds] == []
     html = page(found, MESSAGES, MARKER).html()
-    assert "Everything between the hosts crossed the router as ESP, PSP and EESP" in html
+    assert "What went through tunnels crossed the router as ESP, PSP and EESP, and as nothing else" in html
     assert f"{len(found.checks())} of {len(found.checks())} claims hold" in html
     assert "tshark names every field of PSP and EESP" in html
     assert "DOES NOT HOLD" not in html
@@ -120,6 +120,12 @@ def test_what_can_be_told_apart() -> None:
     assert found.told_apart.names == 2, "a dummy is of no flow"
 
 
+def test_report_lists_no_field_that_tshark_has_not_shown_in_every_packet() -> None:
+    found = findings()
+    found.tunnels[EESP].named = {"eesp.spi": 990, "eesp.iv": 989}
+    assert ">eesp.spi</td>" in page(found, MESSAGES, MARKER).html()
+
+
 def test_without_tshark_and_without_root_less_is_claimed() -> None:
     found = findings()
     for each in found.tunnels:
@@ -127,11 +133,18 @@ def test_without_tshark_and_without_root_less_is_claimed() -> None:
     assert len(found.checks()) == len(findings().checks()) - 3
     html = page(found, MESSAGES, MARKER).html()
     assert "tshark" not in html
-    assert "XDP program counted" not in html
+    assert "XDP program" not in html
 
 
 def set_passage(found: Findings, place: int, **changes: object) -> None:
     found.tunnels[place].passage = replace(found.tunnels[place].passage, **changes)
+
+
+def name_all_alike(tunnel: Protected) -> None:
+    """Have all flows go under Session ID 9."""
+    shown = tunnel.passage.seen.shown
+    shown[Shown(1, 4500, 9)] += shown.pop(Shown(1, 4500, 10))
+    tunnel.counted = {9: 800}
 
 
 def forge_fewer(found: Findings, place: int) -> None:
@@ -152,7 +165,12 @@ def forge_fewer(found: Findings, place: int) -> None:
         (lambda f: setattr(f.tunnels[PSP].opened, "marked", 0), "is inside: not so with PSP"),
         (lambda f: setattr(f.tunnels[ESP], "tshark", (990, 1)), "tshark opens"),
         (lambda f: f.tunnels[EESP].named.update({"eesp.iv": 989}), "tshark names every field of PSP and EESP"),
-        (lambda f: f.tunnels[EESP].opened.flows.update({(1, b""): {"Session ID 9", "Session ID 10"}}), "one name"),
+        (
+            lambda f: f.tunnels[EESP].opened.flows.update({(1, b""): {"Session ID 9", "Session ID 10"}}),
+            "keeps its name",
+        ),
+        (lambda f: f.tunnels[EESP].opened.flows.update({(1, b""): {""}}), "keeps its name"),
+        (lambda f: name_all_alike(f.tunnels[EESP]), "keeps its name"),
         (lambda f: f.tunnels[EESP].counted.update({9: 499}), "XDP program"),
         (lambda f: setattr(f.tunnels[ESP], "afterwards", [None]), "still carries"),
         (lambda f: set_passage(f, ESP, datagrams=(3, 2)), "arrived whole: not so with ESP"),

@@ -12,7 +12,6 @@ from ..verdict import DropReason
 from .counted import FLOW_FIELDS
 from .opened import Opened
 from .traffic import Bulk
-from .tshark import has_dissector
 from .wire import LABELS, Seen
 
 
@@ -137,8 +136,12 @@ class Protected:
 
     @property
     def keeps_names(self) -> bool:
-        """Whether all packets of a flow, and there were some, went under one name."""
-        return bool(self.opened.flows) and all(len(names) == 1 for names in self.opened.flows.values())
+        """Whether all packets of a flow went under one name, and not all flows under the same.
+
+        Two may share one by chance: a Session ID has 16 bits.
+        """
+        flows = self.opened.flows.values()
+        return (self.told_apart.names or 0) > 1 and all(len(names) == 1 and "" not in names for names in flows)
 
 
 @dataclass(slots=True)
@@ -162,7 +165,8 @@ class Findings:
 
     def checks(self) -> list[Check]:
         """Return every claim that the demonstration makes."""
-        named = [each for each in self.tunnels if each.named is not None and has_dissector(each.protocol)]
+        opened = [each for each in self.tunnels if each.tshark is not None]
+        named = [each for each in self.tunnels if each.named is not None]
         with_names = [each for each in self.tunnels if each.names_flows]
         claims = [
             self._all("everything sent through a tunnel arrived whole", lambda each: each.passage.arrived),
@@ -177,17 +181,17 @@ class Findings:
             ),
             self._all("and the marker is inside", lambda each: each.opened.marked > 0),
             self._all(
-                "tshark opens the same",
+                f"tshark opens the same of {_listed(opened)}",
                 lambda each: each.tshark == (each.packets, each.opened.opened),
-                [each for each in self.tunnels if each.tshark is not None],
+                opened,
             ),
             self._all(
                 f"tshark names every field of {_listed(named)} in every packet",
-                lambda each: bool(each.named) and set((each.named or {}).values()) == {each.packets},
+                lambda each: set((each.named or {}).values()) == {each.packets},
                 named,
             ),
             self._all(
-                f"without a key every flow of {_listed(with_names)} has one name, the same in all its packets",
+                f"without a key flows of {_listed(with_names)} are told apart by name, and each keeps its name",
                 lambda each: each.keeps_names,
                 with_names,
             ),

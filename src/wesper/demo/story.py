@@ -25,7 +25,7 @@ def page(found: Findings, messages: Mapping[str, bytes], marker: bytes) -> Page:
     if wrong:
         title = f"{len(wrong)} of {len(checks)} claims do not hold"
     else:
-        title = f"Everything between the hosts crossed the router as {protocols}, and nothing else did"
+        title = f"What went through tunnels crossed the router as {protocols}, and as nothing else"
     report = Page(
         title,
         f"Two hosts talked past a router that watches: first in the clear, then through tunnels of {protocols}. "
@@ -42,14 +42,16 @@ def page(found: Findings, messages: Mapping[str, bytes], marker: bytes) -> Page:
             ("host a", ""),
             ("router", "watches, and forges"),
             ("host b", ""),
-            joint=found.tunnels[0].label if len(found.tunnels) == 1 else "one at a time",
+            joint="tunnel",
         ),
     )
+    counted = any(each.counted is not None for each in found.tunnels)
     report.section(
         "What can be told apart without a key",
         "Of the flows from a in each tunnel, how many look different to the router: by SPI, by UDP source port, by the "
-        "flow's name in the header. Counted: packets, and in how many flows, by an XDP program that has no key.",
-        _told_apart(found.tunnels),
+        "flow's name in the header."
+        + (" Counted: packets, and in how many flows, by an XDP program that has no key." if counted else ""),
+        _told_apart(found.tunnels, counted),
     )
     report.section(
         "Throughput",
@@ -112,10 +114,10 @@ def page(found: Findings, messages: Mapping[str, bytes], marker: bytes) -> Page:
     if named:
         report.section(
             "What tshark names",
-            "Fields that tshark shows in all those packets with the dissectors that wesper wireshark install writes.",
+            "Fields that tshark shows in every packet, with the dissectors that wesper wireshark install writes.",
             Table(
                 ("protocol", "packets", "fields"),
-                [(each.label, f"{each.packets:,}", ", ".join(each.named or ())) for each in named],
+                [(each.label, f"{each.packets:,}", ", ".join(_in_all(each))) for each in named],
                 (1,),
             ),
             wide=True,
@@ -133,7 +135,7 @@ def page(found: Findings, messages: Mapping[str, bytes], marker: bytes) -> Page:
     ]
     report.section(
         "A packet with the marker, as the router saw it",
-        "From its IP header on; of each tunnel, one that carried as much.",
+        "From its IP header on; of each tunnel, the shortest that can have carried it.",
         *shown,
         wide=True,
     )
@@ -236,9 +238,8 @@ def _tiles(found: Findings) -> list[Tile]:
     return tiles
 
 
-def _told_apart(tunnels: Sequence[Protected]) -> Table:
+def _told_apart(tunnels: Sequence[Protected], counted: bool) -> Table:
     """Return a table of how many flows each protocol lets a network tell apart, and of what was counted that way."""
-    counted = any(each.counted is not None for each in tunnels)
     rows = []
     for each in tunnels:
         told = each.told_apart
@@ -249,6 +250,11 @@ def _told_apart(tunnels: Sequence[Protected]) -> Table:
         rows.append(row)
     columns = ("", "flows", "by SPI", "by port", "by name", *(["counted"] if counted else []))
     return Table(columns, rows, tuple(range(1, len(columns))))
+
+
+def _in_all(tunnel: Protected) -> list[str]:
+    """Return the fields that tshark showed in all packets of a tunnel."""
+    return [name for name, count in (tunnel.named or {}).items() if count == tunnel.packets]
 
 
 def _count(frames: int, marked: int) -> str:
