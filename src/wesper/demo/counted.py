@@ -38,7 +38,8 @@ class Counting:
         except BaseException as error:
             self._end()
             if isinstance(error, WesperError):
-                raise UnsupportedError("an XDP program", f"{NEEDS} ({error})") from None
+                why = error.needs if isinstance(error, UnsupportedError) else error
+                raise UnsupportedError("an XDP program", f"{NEEDS} ({why})") from None
             raise
 
     def flows(self) -> dict[int, int]:

@@ -118,7 +118,7 @@ class _Stage:
     def __init__(self, lab: Lab, a: Node, r: Node, b: Node, teller: Teller) -> None:
         self._lab, self._a, self._router, self._b, self._teller = lab, a, r, b, teller
         self._watched: Interface = r.interfaces[0]
-        self._counts = True
+        self._said: set[str] = set()
 
     def passage(
         self, address: str, capture: Path, spis: frozenset[int], protocol: str = ""
@@ -169,7 +169,7 @@ class _Stage:
 
     def _ask_tshark(self, found: Protected, keys: list[StaticSA] | PSPKeys, wire: Path) -> None:
         if not has_tshark():
-            self._teller.say(MISSING)
+            self._say_once(MISSING)
         elif not has_dissector(found.protocol):
             assert not isinstance(keys, PSPKeys)
             found.tshark = second_opinion(keys, wire)
@@ -183,13 +183,14 @@ class _Stage:
             self._teller.say(f"tshark names {len(names)} fields in {shown:,} packets: {', '.join(names)}")
 
     def _tell_flows(self, found: Protected) -> None:
-        told = found.told_apart
+        told, counted = found.told_apart, ""
         ways = [f"{told.spis} by SPI", f"{told.ports} by UDP port"]
         if told.names is not None:
             ways.append(f"{told.names} by name")
         if found.counted is not None:
-            ways.append(f"counted in the kernel: {sum(found.counted.values()):,} packets of {len(found.counted)}")
-        self._teller.say(f"of {told.flows} flows from a the router tells apart {', '.join(ways)}")
+            total, flows = sum(found.counted.values()), len(found.counted)
+            counted = f"; its kernel counts {total:,} packets in {flows} flow{'s' * (flows != 1)}"
+        self._teller.say(f"of {told.flows} flows from a the router tells apart {', '.join(ways)}{counted}")
 
     def _forge(self, tunnel: Tunnel, folder: Path) -> list[Forged]:
         # Of numbers that are in the window yet: an older one is taken for one of the next 2^32 (RFC 4303 appendix
@@ -210,18 +211,23 @@ class _Stage:
     @contextmanager
     def _counting(self, protocol: str) -> Iterator[Counting | None]:
         """Have the router's interface count flows, where that can be; else say once what it needs."""
-        if not protocol or not self._counts:
+        if not protocol:
             yield None
             return
         try:
             counting = Counting(self._watched, protocol)
         except UnsupportedError as error:
-            self._counts = False
-            self._teller.say(f"not counted in the kernel as well: {error}")
+            self._say_once(f"not counted in the kernel as well: {error}")
             yield None
             return
         with counting:
             yield counting
+
+    def _say_once(self, text: str) -> None:
+        """Tell what is missing, which is so with every tunnel."""
+        if text not in self._said:
+            self._said.add(text)
+            self._teller.say(text)
 
     @contextmanager
     def _packets_as_on_a_wire(self) -> Iterator[None]:
