@@ -145,7 +145,8 @@ class _Stage:
         for command in tunnel.commands:
             say(command)
         say(tunnel.described)
-        self._a.ping(tunnel.far_address)  # both ends have heard each other then: no dummies ask for that any more
+        self._a.ping(tunnel.far_address)
+        tunnel.await_quiet()  # a dummy after counting has begun, and before capturing has, would be counted alone
         wire = folder / "wire.pcapng"
         passage, counted = self.passage(tunnel.far_address, wire, tunnel.spis, protocol)
         seen = passage.seen

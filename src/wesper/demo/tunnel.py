@@ -121,6 +121,18 @@ class Tunnel:
         drops: dict[str, int] = self.status(host)["drops"]
         return drops
 
+    def await_quiet(self) -> None:
+        """Wait until each end knows that it has heard the other, or until that takes too long.
+
+        What it owed the other it has sent then, and no more dummies come of themselves.
+        """
+        until = time.monotonic() + PATIENCE_S
+        while not all(map(self._has_heard, self._hosts.values())) and time.monotonic() < until:
+            time.sleep(0.02)
+
+    def _has_heard(self, host: Node) -> bool:
+        return all(pair["proven"] for tunnel in self.status(host)["tunnels"] for pair in tunnel["pairs"])
+
     def await_drops(self, host: Node, reason: DropReason, count: int) -> dict[str, int]:
         """Return the same as soon as there are so many of one reason, or when that does not come to be."""
         until = time.monotonic() + PATIENCE_S
