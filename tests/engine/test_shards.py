@@ -15,13 +15,16 @@ from wesper import (
     ConfigError,
     Delivered,
     Direction,
+    Dropped,
     DropReason,
     EESPFormat,
     EventKind,
     FlowKind,
     FlowPolicy,
     Lifetime,
+    Option,
     Options,
+    Outer,
     Packets,
     UDPEncapsulation,
     WESPv2Format,
@@ -31,7 +34,7 @@ from wesper.nic import attach, flow_plans
 
 from . import arbitrary
 from .packets import ipv4, patched, udp
-from .pair import SECOND, Pair, delivered, events, sa
+from .pair import OUTER4, OUTER6, SECOND, SPI, Pair, delivered, events, sa
 
 pytestmark = pytest.mark.needs_native
 
@@ -74,11 +77,64 @@ def test_packets_of_one_sa_of_esp_go_to_one_shard() -> None:
     assert len(set(shards_of(protected(pair_of(IN_UDP), 50)))) == 1
 
 
-@pytest.mark.parametrize("settings", [{}, *NAMED], ids=["esp", "wespv2", "wespv2 of 4", "eesp"])
+def of_many_sas(settings: dict[str, Any], count: int, **more: Any) -> list[bytes]:
+    """A packet of each of so many SAs."""
+    pair = pair_of(settings, **more)
+    spis = [SPI + number for number in range(count)]
+    ids = [pair.sender.install(sa(pair.profile, Direction.OUT, pair.keys, spi=spi)) for spi in spis]
+    return [delivered(pair.sender.encapsulate(id, ipv4(udp(), 17), 0)).packet for id in ids]
+
+
+def padded(packet: bytes) -> bytes:
+    """A WESP packet in UDP over IPv6 with the padding that its header may announce; the ICV covers neither."""
+    head, wesp, rest = packet[:52], packet[52:56], packet[56:]
+    lengths = (len(packet) - 40 + 4).to_bytes(2, "big")
+    head = head[:4] + lengths + head[6:44] + lengths + head[46:]
+    return head + wesp[:3] + bytes((wesp[3] | 0x10,)) + b"????" + rest
+
+
+WRAPPED: list[dict[str, Any]] = [
+    {"protocol": "wesp"},
+    {"protocol": "wespv2"},
+    {"protocol": "wespv2", "format": WESPv2Format(options=(Option(0x1C, bytes(9)),))},
+]
+
+
+@pytest.mark.parametrize("outer", [OUTER4, OUTER6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("encapsulation", [{}, IN_UDP], ids=["raw", "udp"])
+@pytest.mark.parametrize("settings", [{}, *WRAPPED], ids=["esp", "wesp", "wespv2", "with options"])
+def test_sas_without_names_of_flows_are_spread(settings: Any, encapsulation: dict[str, Any], outer: Outer) -> None:
+    where = shards_of(of_many_sas(settings, 300, outer=outer, **encapsulation))
+    assert max(Counter(where).values()) < 140
+    same = pair_of(settings, outer=outer, **encapsulation)
+    assert len(set(shards_of(protected(same, 50)))) == 1
+
+
+def test_a_header_that_nobody_has_signed_does_not_choose_the_shard() -> None:
+    """WESP's may be changed on its way: what comes again with padding meets the window that has seen it."""
+    pair = pair_of({"protocol": "wesp"}, outer=OUTER6, **IN_UDP)
+    for packet in protected(pair, 40):
+        assert shards_of([padded(packet)]) == shards_of([packet])
+        assert isinstance(pair.open(packet), Delivered)
+        assert pair.open(padded(packet)) == Dropped(DropReason.REPLAY)
+    fresh = pair.protect()
+    assert isinstance(pair.open(padded(fresh)), Delivered)
+
+
 @pytest.mark.parametrize("sockets", [2, 3, 7])
+@pytest.mark.parametrize(
+    "settings", [{}, *NAMED, *WRAPPED], ids=["esp", "wespv2", "wespv2 of 4", "eesp", "wesp", "no names", "with options"]
+)
 def test_the_kernel_steers_to_the_shard_that_opens(settings: dict[str, Any], sockets: int) -> None:
     """The program that this kernel runs is written from the declarations, the engine's choice by hand."""
-    packets = protected(pair_of(settings, **IN_UDP), 60)
+    packets = protected(pair_of(settings, **IN_UDP), 60) + of_many_sas(settings, 60, **IN_UDP)
+    in_ipv6 = of_many_sas(settings, 60, outer=OUTER6, **IN_UDP)
+    if settings.get("protocol") == "wesp":
+        in_ipv6 += [padded(packet) for packet in in_ipv6]
+    packets += [ipv4(udp(packet[48:], 4500, 4500), 17) for packet in in_ipv6]  # this kernel's IPv4 does as well
+    chance = random.Random(9)
+    packets += [ipv4(udp(packet[28 : 28 + chance.randrange(40)], 4500, 4500), 17) for packet in packets]
+    packets += [ipv4(udp(b"\0\0\0\2" + chance.randbytes(chance.randrange(30)), 4500, 4500), 17) for _ in range(200)]
     with ExitStack() as stack:
         group: list[socket] = []
         for _ in range(sockets):

@@ -11,10 +11,11 @@ from contextlib import ExitStack
 import pytest
 
 from wesper.errors import ConfigError, UnsupportedError
-from wesper.nic import SteeringPlan, attach, program
+from wesper.nic import SteeringPlan, attach, flow_plans, program
 from wesper.wire.eesp import EESP
 from wesper.wire.layouts import LAYOUTS
 from wesper.wire.udp import WESP_IDENTIFIER
+from wesper.wire.wesp import WESP
 from wesper.wire.wespv2 import FlowIdentifierOption, WESPv2
 
 FLOWS = 10_000
@@ -89,11 +90,8 @@ def test_what_is_no_flow_of_the_protocol_stays_together(group: list[socket.socke
     attach(group, SteeringPlan.of(LAYOUTS["wespv2"], "wespv2.flow.identifier"))
     esp = [struct.pack(">II", 0x1234, number) + bytes(60) for number in range(100)]
     assert len(set(sent(group, esp))) == 1
-    unnamed = WESPv2(next_header=59, hdrlen=20).build()
-    assert (
-        len(set(sent(group, [WESP_IDENTIFIER + unnamed + struct.pack(">II", 9, n) + bytes(40) for n in range(100)])))
-        == 1
-    )
+    unnamed = [WESP_IDENTIFIER + WESPv2(next_header=59, hdrlen=20).build() + bytes(3) + bytes((n,)) for n in range(99)]
+    assert len(set(sent(group, unnamed))) == 1
     version_0 = [WESP_IDENTIFIER + bytes(4) + bytes([27, 8]) + n.to_bytes(8, "big") + bytes(40) for n in range(100)]
     assert len(set(sent(group, version_0))) == 1
 
@@ -104,14 +102,34 @@ def test_esp_spreads_by_its_spi(group: list[socket.socket]) -> None:
     assert max(Counter(where).values()) <= 550
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+def test_wesp_spreads_by_the_spi_behind_its_padding(group: list[socket.socket], padding: int) -> None:
+    attach(group, SteeringPlan.of(LAYOUTS["wesp"], "esp.spi"))
+    head = WESP_IDENTIFIER + WESP(encrypted=1, padding_present=padding, padding=bytes(4 * padding)).build()
+    where = sent(group, [head + struct.pack(">II", 256 + number, 1) + bytes(60) for number in range(1000)])
+    assert max(Counter(where).values()) <= 550
+    assert len(set(sent(group, [head + struct.pack(">II", 256, number) + bytes(60) for number in range(100)]))) == 1
+
+
+@pytest.mark.parametrize("options", [0, 4, 60])
+def test_wespv2_spreads_by_the_spi_behind_its_options(group: list[socket.socket], options: int) -> None:
+    attach(group, SteeringPlan.of(LAYOUTS["wespv2"], "esp.spi"))
+    head = WESP_IDENTIFIER + WESPv2(next_header=59, hdrlen=20, optlen=options, options=bytes(options)).build()
+    where = sent(group, [head + struct.pack(">II", 256 + number, 1) + bytes(60) for number in range(1000)])
+    assert max(Counter(where).values()) <= 550
+    assert len(set(sent(group, [head + struct.pack(">II", 256, number) + bytes(60) for number in range(100)]))) == 1
+
+
 def test_short_datagrams_arrive(group: list[socket.socket]) -> None:
     attach(group, SteeringPlan.of(LAYOUTS["eesp"], "eesp.session_id"))
     assert len(sent(group, [b"\xff", b"", b"\x80\0", eesp(1)[:3]])) == 4
 
 
-def test_only_fields_at_fixed_places_steer() -> None:
-    with pytest.raises(UnsupportedError, match="behind options, whose length is in optlen"):
-        SteeringPlan.of(LAYOUTS["wespv2"], "esp.spi")
+def test_only_fields_that_can_be_found_steer() -> None:
+    with pytest.raises(UnsupportedError, match="behind options, whose length is in opt_len"):
+        SteeringPlan.of(LAYOUTS["eesp"], "eesp.iv")
+    with pytest.raises(UnsupportedError, match="32 or, at a fixed place, 64 whole bits"):
+        SteeringPlan.of(LAYOUTS["eesp"], "eesp.sequence")
     with pytest.raises(ConfigError, match=r"eesp\.nothing"):
         SteeringPlan.of(LAYOUTS["eesp"], "eesp.nothing")
     with pytest.raises(UnsupportedError, match="whole bits"):
@@ -122,7 +140,7 @@ def test_only_fields_at_fixed_places_steer() -> None:
 
 def test_every_jump_lands_in_the_program() -> None:
     for layout, field in (("wespv2", "wespv2.flow.identifier"), ("eesp", "eesp.session_id"), ("psp", "psp.iv")):
-        made = program(SteeringPlan.of(LAYOUTS[layout], field), 7)
+        made = program([*flow_plans(), SteeringPlan.of(LAYOUTS[layout], field)], 7)
         for at, (code, true, false, _) in enumerate(made):
             assert code != 0x15 or (at + 1 + true < len(made) and at + 1 + false < len(made))
         assert made[-1][0] == 0x16

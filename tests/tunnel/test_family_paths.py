@@ -82,6 +82,28 @@ def test_every_protocol_at_once(port: int, version: int, engine: str, tmp_path: 
                 assert [each["protocol"] for each in side.status()["tunnels"]] == list(PROTOCOLS)
 
 
+@pytest.mark.needs_native
+@pytest.mark.parametrize("version", [4, 6])
+def test_sas_of_every_protocol_are_steered_to_workers(version: int, tmp_path: Path) -> None:
+    """What the kernel has steered by SPI or name is where the engine opens it."""
+    with pair() as lab:
+        a, b = lab
+        left, right = all_at_once(tmp_path, a, b, "native", 4500, version=version)
+        for side in (left, right):
+            side.set("interface", workers=3)
+        with ending(left, right):
+            left.up()
+            right.up()
+            eventually(lambda: all(each["pairs"][0]["proven"] for each in right.status()["tunnels"]))
+            for number in range(1, len(PROTOCOLS) + 1):
+                assert tcp(a, b, f"10.8.{number}.2", 1 << 17, f"10.8.{number}.1") == 1 << 17
+            for side in (left, right):
+                assert {link["sockets"] for link in side.status()["links"]} == {3}
+                counts = side.status()["loop_counts"]
+                assert counts["link_received_packets"] > 20
+                assert counts["link_unsteered_packets"] == 0
+
+
 def test_an_spi_of_esp_that_looks_like_eesp_is_refused(tmp_path: Path) -> None:
     """The first bit of a datagram says which of the two it is; another port, or none, does as well."""
     with pair() as lab:

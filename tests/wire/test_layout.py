@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,6 +51,22 @@ def test_what_moves_says_why() -> None:
     assert found["wespv2.flow.identifier"].only_if == "WESPv2 flow identifier option is the first option"
     found = {place.name: place for place in places(LAYOUTS["eesp"], 4, True)}
     assert found["eesp.sequence"].why == "behind options, whose length is in opt_len"
+
+
+def test_what_one_field_moves_can_be_found_by_it() -> None:
+    """RFC 5840 §2: 4 octets of padding if P is set; WESPv2 §2.1: OptLen octets of options."""
+    for name, version, udp, octet, by, by_octet, unit in (
+        ("wesp", 4, False, 24, "padding_present", 23, 4),
+        ("wesp", 6, True, 56, "padding_present", 55, 4),
+        ("wespv2", 4, True, 36, "optlen", 35, 1),
+    ):
+        found = {place.name: place for place in places(LAYOUTS[name], version, udp)}
+        shift = found["esp.spi"].shift
+        assert shift is not None
+        assert (shift.bit, shift.by.name, shift.by_bit // 8, shift.octets) == (8 * octet, by, by_octet, unit)
+        assert found["esp.sequence"].shift == replace(shift, bit=8 * octet + 32)
+        assert all(place.shift is None for place in found.values() if place.bit is not None)
+    assert {place.name: place for place in places(LAYOUTS["eesp"], 4, True)}["eesp.iv"].shift is None
 
 
 class Probe(Header, name="probe", title="A probe", source="RFC 0 §1"):

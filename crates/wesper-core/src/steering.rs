@@ -1,7 +1,7 @@
 //! Which shard of the inbound half a packet goes to: all packets of a flow to one.
 //!
 //! The flow's name is what the protocol shows without a key: EESP's Session ID, WESPv2's flow identifier, else the SPI.
-//! What is read is authenticated, so that a packet which comes again goes to the shard that has seen it, however it
+//! What is read is authenticated, and of WESP, whose header is not, the SPI is read where opening reads it, so that a packet which comes again goes to the shard that has seen it, however it
 //! was delivered. `wesper.nic.steering` writes the same rule as a program for the kernel.
 
 use crate::ip::{self, number};
@@ -27,7 +27,7 @@ pub fn shard_of(packet: &[u8], shards: usize) -> usize {
 pub fn shard_of_body(protocol: u8, body: &[u8], shards: usize) -> usize {
     let name = match protocol {
         esp::IP_PROTOCOL => word(body, 0),
-        wesp::IP_PROTOCOL => named_flow(body).unwrap_or_else(|| word(body, 0)),
+        wesp::IP_PROTOCOL => wrapped(body).unwrap_or_else(|| word(body, 0)),
         _ => session(body),
     };
     spread(name, shards)
@@ -43,7 +43,7 @@ pub fn shard_of_datagram(content: &[u8], shards: usize) -> usize {
 #[inline]
 pub fn flow_of_datagram(content: &[u8]) -> u32 {
     match content.strip_prefix(&MARKER) {
-        Some(body) => named_flow(body).unwrap_or(u32::from_be_bytes(MARKER)),
+        Some(body) => wrapped(body).unwrap_or(u32::from_be_bytes(MARKER)),
         None if content.first().is_some_and(|first| first & 0x80 != 0) => session(content),
         None => word(content, 0),
     }
@@ -60,11 +60,20 @@ fn session(body: &[u8]) -> u32 {
     word(body, 0) & 0xffff
 }
 
+/// What WESP and WESPv2 name a flow by: the identifier if there is one, else the SPI; none of another version.
+fn wrapped(body: &[u8]) -> Option<u32> {
+    let Some(last) = body.get(3) else { return Some(0) };
+    match last >> 6 {
+        wesp::VERSION => Some(word(body, wesp::header_octets(*last))),
+        wespv2::VERSION => Some(named_flow(body).unwrap_or_else(|| word(body, wespv2::header_octets(*last)))),
+        _ => None,
+    }
+}
+
 /// The last 4 octets of WESPv2's flow identifier with what stands before a shorter one.
 fn named_flow(body: &[u8]) -> Option<u32> {
-    let [_, _, _, last, kind, octets, ..] = *body.first_chunk::<6>()?;
-    let is_named = last >> 6 == wespv2::VERSION && kind == wespv2::FLOW_IDENTIFIER;
-    is_named.then(|| word(body, 2 + usize::from(octets)))
+    let [_, _, _, _, kind, octets, ..] = *body.first_chunk::<6>()?;
+    (kind == wespv2::FLOW_IDENTIFIER).then(|| word(body, 2 + usize::from(octets)))
 }
 
 /// A word of a packet; 0 where it is too short.

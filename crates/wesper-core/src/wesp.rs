@@ -34,7 +34,8 @@ pub fn locate(body: &[u8]) -> Result<Located, DropReason> {
     Ok(Located { spi, low, flow: 0 })
 }
 
-fn header_octets(flags: u8) -> usize {
+/// Octets of the header, by its fourth octet.
+pub(crate) fn header_octets(flags: u8) -> usize {
     HEADER + if flags & PADDED == 0 { 0 } else { PADDING }
 }
 

@@ -52,6 +52,11 @@ pub fn locate(body: &[u8]) -> Result<Located, DropReason> {
     Ok(Located { spi, low, flow: 0 })
 }
 
+/// Octets of the header with its options, by its fourth octet.
+pub(crate) fn header_octets(last: u8) -> usize {
+    HEADER + option_octets(last)
+}
+
 fn option_octets(last: u8) -> usize {
     (last & 0x3f).into()
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from .arithmetic import formula
@@ -81,10 +82,25 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """How far a field is moved by what a field in front of it says, if that is all that moves it.
+
+    bit: where it would stand if the other said 0.   by, by_bit: the other, and where that stands.
+    octets: it stands so many further on for each unit of what the other says.
+    """
+
+    bit: int
+    by: Field
+    by_bit: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A field and where it stands.
 
-    bit: first bit from the start of the outer header, None if that is not the same in all packets; then why says so.
+    bit: first bit from the start of the outer header, None if that is not the same in all packets; then why says so,
+    and shift how far it is moved if one other field says that.
     only_if: condition for the field to be there at all.
     steps: loads that depend on each other until it is read, 1 at a fixed place; None: it can't be found without the SA.
     """
@@ -95,6 +111,7 @@ class Place:
     why: str = ""
     only_if: str = ""
     steps: int | None = 1
+    shift: Shift | None = None
 
     @property
     def octet(self) -> int | None:
@@ -124,10 +141,15 @@ def places(layout: Layout, ip_version: int, udp: bool) -> list[Place]:
 def _placed(layout: Layout, at: int) -> Iterator[Place]:
     moved, steps = "", 1
     hidden = False
+    shift: Shift | None = None
+    fixed: dict[str, tuple[Field, int]] = {}
     for part in layout.parts:
         for f in part.header.FIELDS:
-            yield Place(part.header, f, None if moved else at, moved, steps=None if hidden else steps)
+            moves = None if shift is None else dataclasses.replace(shift, bit=at)
+            yield Place(part.header, f, None if moved else at, moved, steps=None if hidden else steps, shift=moves)
             if not f.variable:
+                if not moved:
+                    fixed[f.name] = f, at
                 at += f.bits
                 continue
             options = part.options
@@ -140,14 +162,31 @@ def _placed(layout: Layout, at: int) -> Iterator[Place]:
                 continue
             hidden = hidden or length is None
             steps += 1
+            shift = None if moved or compute is None or f.name in part.negotiated else _shift(compute, fixed)
             if moved:
                 continue
+            at = at if shift is None else shift.bit + at
             if f.name in part.negotiated:
                 moved = f"behind {f.name}, which is there only if both ends agreed so"
             elif length is None:
                 moved = f"behind {f.name}, whose length only the SA knows"
             else:
                 moved = f"behind {f.name}, whose length is in {' and '.join(length.fields)}"
+
+
+def _shift(compute: Octets, fixed: Mapping[str, tuple[Field, int]]) -> Shift | None:
+    """Return how a length moves what is behind it, None unless one field at a fixed place says it, unit by unit.
+
+    Its bit counts from the length's own place.
+    """
+    names = formula(compute).fields
+    if len(names) != 1 or names[0] not in fixed:
+        return None
+    by, by_bit = fixed[names[0]]
+    none, one, most = (int(compute(SimpleNamespace(**{names[0]: value}))) for value in (0, 1, (1 << by.bits) - 1))
+    if none < 0 or most - none != (one - none) * ((1 << by.bits) - 1):
+        return None
+    return Shift(8 * none, by, by_bit, one - none)
 
 
 def _placed_option(option: type[Header], at: int) -> Iterator[Place]:
