@@ -128,6 +128,7 @@ def test_flows_are_steered_to_workers(settings: str, version: int, tmp_path: Pat
             left.up()
             right.up()
             await_ping(left, right.inner)
+            early = unsteered(right)
             with contextlib.ExitStack() as stack:
                 there = stack.enter_context(b.socket(socket.AF_INET, socket.SOCK_DGRAM))
                 there.bind((right.inner, 7777))
@@ -143,12 +144,16 @@ def test_flows_are_steered_to_workers(settings: str, version: int, tmp_path: Pat
             assert tcp(*lab, right.inner, 1 << 17) == 1 << 17
             status = right.status()
             assert {link["sockets"] for link in status["links"]} == {3}
-            counts = status["loop_counts"]
-            assert counts["link_received_packets"] > 200
-            assert counts["link_unsteered_packets"] == 0
+            assert status["loop_counts"]["link_received_packets"] > 200
+            assert unsteered(right) == early
             eventually(lambda: opened_as_received(right))
             left.down()
             right.down()
+
+
+def unsteered(side: Side) -> int:
+    """Packets that another worker opens.   The kernel chooses by itself until the sockets have their program."""
+    return int(side.status()["loop_counts"]["link_unsteered_packets"])
 
 
 def opened_as_received(side: Side) -> bool:
