@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 import signal
 import socket
@@ -12,15 +13,18 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from wesper import psp
+from wesper.cli.psp_host import status as show_status
 from wesper.errors import ConfigError
 from wesper.pcap import open_capture
 from wesper.protocols import ip
-from wesper.psp import blocking
+from wesper.psp import blocking, listing, local
+from wesper.psp.flows import Flow, Flows
 
 from .hosts import CONTROL, PORT, PSPHost, two_hosts, until
 
@@ -214,6 +218,91 @@ def test_processes_share_one_daemon_and_port(tmp_path: Path) -> None:
             assert right.status()["connections"]["datagram"] == 3
         until(lambda: right.status()["connections"]["datagram"] == 0)
         until(lambda: left.status()["associations"] == 0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_connections_are_listed_with_spis_both_ways_and_what_is_left_of_their_keys(
+    tmp_path: Path, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = {"packets": 1000, "seconds": 3600}
+    with two_hosts(tmp_path, engine=engine, limits=limits) as (left, right, _), ExitStack() as stack:
+        pairs = [stack.enter_context(connected(left, right, port)) for port in (7001, 7002, 7003)]
+        ours, theirs = pairs[1]
+        for _ in range(5):
+            ours.send(b"x" * 100)
+            theirs.receive(10)
+        theirs.send(b"y")
+        ours.receive(10)
+        near, number = blocking.listed("connections", 100, left.socket)
+        assert number == 3
+        assert [each["peer"][1] for each in near] == [7003, 7002, 7001]  # the newest first
+        told = near[1]
+        far = blocking.listed("connections", 100, right.socket)[0][1]
+        assert set(told) == {
+            "kind", "local", "peer", "identity", "version", "age_seconds", "heard_seconds_ago", "out", "in",
+        }  # fmt: skip
+        assert (told["kind"], told["identity"], told["version"]) == ("datagram", "right", 0)
+        assert (told["local"], told["peer"]) == (far["peer"], far["local"]) == ([*ours.local], [*ours.peer])
+        assert ([told["out"]["spi"]], [far["out"]["spi"]]) == (far["in"]["spis"], told["in"]["spis"])
+        assert (
+            (told["out"]["packets"], told["in"]["packets"]) == (far["in"]["packets"], far["out"]["packets"]) == (5, 1)
+        )
+        used, rest = told["out"]["association"], told["out"]["left"]
+        assert (used["packets"], rest["packets"], rest["octets"]) == (5, 995, None)
+        assert used["octets"] >= 5 * 108
+        assert 3500 < rest["seconds"] <= 3600
+        assert 86_000 < told["in"]["left_seconds"] / 2 <= 86_400  # its device key is active for a day, and kept another
+        assert 0 <= told["heard_seconds_ago"] <= told["age_seconds"] < 60
+        right.rotate()
+        until(lambda: blocking.listed("connections", 100, left.socket)[0][1]["out"]["spi"] != told["out"]["spi"])
+        fresh = blocking.listed("connections", 100, left.socket)[0][1]["out"]
+        assert fresh["spi"] >> 31 == 1
+        assert (fresh["packets"], fresh["association"]["packets"], fresh["left"]["packets"]) == (5, 0, 1000)
+        assert show_status(connections=True, most=2, socket=left.socket) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "7002" in line or "older" in line]
+        assert f"SPI {fresh['spi']:#x}" in lines[0]
+        assert "1,000 packets or 3," in lines[0]
+        assert "1 connections more" in lines[1]
+        assert show_status(json=True, connections=True, socket=left.socket) == 0
+        told_all = json.loads(capsys.readouterr().out)
+        assert (len(told_all["connection_list"]), told_all["connections_more"]) == (3, 0)
+        assert (told_all["peers"][0]["identity"], told_all["peers_more"]) == ("right", 0)
+        with pytest.raises(ConfigError, match="most"):
+            show_status(most=0, socket=left.socket)
+
+
+def test_long_lists_come_in_pages_that_fit_a_message() -> None:
+    device = psp.Device(engine="reference")
+    table = psp.TransmitTable(device, [psp.Profile()])
+    flows = Flows(device, table)
+    for number in range(1000):
+        association = device.allocate()
+        ends = bytes(16), bytes(15) + b"\1", 50_000, number
+        flow = Flow("datagram", *ends, 0, table.install(association.spi, association.key), 1000, identity="peer " * 20)
+        flows.add(flow)
+        flows.own(flow, association.spi)
+    host: Any = SimpleNamespace(
+        flows=flows, table=table, device=device,
+        settings=SimpleNamespace(limits=psp.Limits(), rotate_seconds=60),
+        agreements=SimpleNamespace(status=lambda: [{"peer": number} for number in range(700)]),
+    )  # fmt: skip
+    for what, key, wanted in (
+        ("connections", lambda row: row["peer"][1], list(range(999, -1, -1))),
+        ("peers", lambda row: row["peer"], list(range(699, -1, -1))),
+    ):
+        found: list[int] = []
+        before, pages = None, 0
+        while pages == 0 or before is not None:
+            answer = listing.page(host, what, before, now=0)
+            assert len(local.encode({"ok": True, **answer})) < local.MAX_MESSAGE
+            assert 0 < len(answer["rows"]) <= listing.PAGE_ROWS
+            assert answer["all"] == len(wanted)
+            found += [key(row) for row in answer["rows"]]
+            before, pages = answer["before"], pages + 1
+        assert found == wanted
+        assert pages > 2
+    huge, last = listing.fitting([(1, {"identity": "x" * 60_000}), (2, {})])
+    assert (len(huge), last) == (1, 1)
 
 
 def test_refusals_say_why(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from wesper import psp
@@ -154,6 +154,12 @@ def receive(pair: Pair, draw: Callable[[Any], Any]) -> None:
         pair.do(lambda gateway: gateway.inbound(packet, pair.now))
 
 
+def again(pair: Pair) -> None:
+    """Receive what was sent first."""
+    if pair.sent:
+        pair.do(lambda gateway: gateway.inbound(pair.sent[0], pair.now))
+
+
 def settle(pair: Pair, draw: Callable[[Any], Any]) -> None:
     sa = draw(st.sampled_from((*pair.ids, 7, 1)) if pair.ids else st.sampled_from((7, 1)))
     match draw(st.integers(0, 7)):
@@ -167,10 +173,12 @@ def settle(pair: Pair, draw: Callable[[Any], Any]) -> None:
         case 2:
             gone = draw(st.sampled_from((*SPIS, sa)))
             pair.do(lambda gateway: gateway.remove(gone))
+            again(pair)
         case 3:
             slot, key = draw(st.integers(0, 1)), draw(st.sampled_from((*KEYS, None)))
             pair.keys[slot] = key
             pair.do(lambda gateway: gateway.set_device_keys(pair.keys))
+            again(pair)
         case 4:
             pair.now += draw(st.sampled_from((1, SECOND, 3 * SECOND, MTU_AGE)))
             pair.do(lambda gateway: gateway.handle_timeout(pair.now))
@@ -208,14 +216,16 @@ def test_both_gateways_live_alike(data: st.DataObject) -> None:
 
 
 def test_the_test_above_reaches_what_matters() -> None:
-    reached: set[DropReason] = set()
-
-    @given(data=st.data())
-    @settings(max_examples=500, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-    def go(data: st.DataObject) -> None:
-        reached.update(run(data))
-
-    go()
     wanted = {"SELECTOR_MISMATCH", "OUT_NO_SA", "OUT_DISCARD", "PSP_AUTH", "PSP_OUT_IV", "PSP_OUT_EXPIRED"}
     wanted |= {"PSP_OUT_TOO_BIG", "PSP_OUT_NO_KEY", "PSP_NO_DEVICE_KEY", "PSP_EMPTY", "PSP_REPLAY"}
-    assert wanted - {each.name for each in reached} == set()
+
+    @given(data=st.data())
+    @settings(max_examples=200, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def go(data: st.DataObject) -> None:
+        wanted.difference_update(each.name for each in run(data))
+
+    # What examples a seed gives depends on which modules are loaded, so one alone may miss what is rare.
+    for number in range(20):
+        if wanted:
+            seed(number)(go)()
+    assert not wanted

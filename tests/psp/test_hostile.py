@@ -88,6 +88,11 @@ def test_who_listens_may_be_silent(tmp_path: Path) -> None:
         {"op": "listen", "kind": "datagram", "host": "", "port": 7, "backlog": 1e400},
         {"op": "listen", "kind": "datagram", "host": {}, "port": 7, "backlog": 1},
         {"op": ["status"]},
+        {"op": "list"},
+        {"op": "list", "what": "keys"},
+        {"op": "list", "what": ["connections"]},
+        {"op": "list", "what": "connections", "before": "first"},
+        {"op": "list", "what": "peers", "before": 1.5},
         {"op": None},
     ],
 )

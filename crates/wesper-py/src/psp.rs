@@ -369,8 +369,9 @@ impl PspTable {
     }
 
     /// (SPI, last IV, packets, octets).
-    fn state(&self, id: u64) -> Option<(u32, u64, u64, u64)> {
-        self.locked().state(id).map(|state| (state.spi, state.iv, state.packets, state.octets))
+    fn state(&self, id: u64) -> Option<(u32, u64, u64, u64, u32)> {
+        let state = self.locked().state(id)?;
+        Some((state.spi, state.iv, state.packets, state.octets, state.installed))
     }
 
     /// (number, whether it is a hard limit, 0 packets, 1 octets, 2 seconds).

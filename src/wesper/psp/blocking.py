@@ -221,11 +221,26 @@ def listen_stream(
     return StreamListener(opened, answer, stream)
 
 
-def ask(op: str, via: Host | Path | str | None = None) -> dict[str, Any]:
-    """Return what the daemon answers to a bare request: `status`, `rotate`, `down`.   Raises NoDaemon."""
-    opened, answer, _ = _ask(via, {"op": op})
+def ask(op: str, via: Host | Path | str | None = None, **more: Any) -> dict[str, Any]:
+    """Return what the daemon answers to a request: `status`, `list`, `rotate`, `down`.   Raises NoDaemon."""
+    opened, answer, _ = _ask(via, {"op": op, **more})
     opened.close()
     return answer
+
+
+def listed(what: str, most: int, via: Host | Path | str | None = None) -> tuple[list[dict[str, Any]], int]:
+    """Return the newest of the daemon's `connections` or `peers`, and how many there are.   Raises NoDaemon.
+
+    most: so many of them. They are asked for page by page, so those that come and go meanwhile may be missing.
+    """
+    rows: list[dict[str, Any]] = []
+    before = None
+    while True:
+        answer = ask("list", via, what=what, before=before)
+        rows += answer["rows"]
+        before = answer["before"]
+        if before is None or len(rows) >= most:
+            return rows[:most], int(answer["all"])
 
 
 def plain(address: str) -> str:

@@ -51,7 +51,8 @@ class Flow:
     """One connection.   Addresses: 4 or 16 octets.   row: of the transmit table.   spis: what the peer sends with.
 
     udp_port: where the peer takes PSP.   identity: of the peer.   most: octets of a datagram that fit the path.
-    ended: both sides of a stream have closed it, or one has reset it.
+    ended: both sides of a stream have closed it, or one has reset it.   made_at, heard_at: when, ns.
+    number: counts up, in the order in which they were made.
     """
 
     kind: FlowKind
@@ -65,7 +66,9 @@ class Flow:
     identity: str = ""
     most: int = 0
     spis: set[int] = field(default_factory=set)
+    made_at: int = 0
     heard_at: int = 0
+    number: int = 0
     packets_in: int = 0
     packets_out: int = 0
     ended: bool = False
@@ -117,6 +120,7 @@ class Flows:
         self._by_spi: dict[int, Flow] = {}
         self._by_ends: dict[tuple[FlowKind, tuple[bytes, bytes, int, int]], Flow] = {}
         self.counts: Counter[str] = Counter()
+        self._made = 0
 
     def __len__(self) -> int:
         return len(self._by_ends)
@@ -124,12 +128,23 @@ class Flows:
     def __iter__(self) -> Iterator[Flow]:
         return iter(list(self._by_ends.values()))
 
+    def newest(self, before: int | None = None) -> Iterator[Flow]:
+        """Yield the connections, the newest first.   before: only those with smaller numbers.
+
+        Nothing may be added or removed meanwhile.
+        """
+        for flow in reversed(self._by_ends.values()):
+            if before is None or flow.number < before:
+                yield flow
+
     def has(self, kind: FlowKind, ends: tuple[bytes, bytes, int, int]) -> bool:
         """Tell whether there is a connection between these addresses and ports."""
         return (kind, ends) in self._by_ends
 
     def add(self, flow: Flow) -> None:
         """Take a connection up."""
+        self._made += 1
+        flow.number = self._made
         self._by_ends[flow.kind, flow.ends] = flow
 
     def own(self, flow: Flow, spi: int) -> None:

@@ -31,6 +31,7 @@ from .failures import ConnectionLost, NoDaemon, PeerUnreachable
 from .flows import Flow, FlowDrop, FlowKind, Flows, Outgoing
 from .interface import Options
 from .links import Senders, open_receivers, waiting
+from .listing import fitting, page
 from .marks import FileMarks
 from .service import Client, Endpoint
 from .settings import HostSettings
@@ -309,7 +310,7 @@ class Host(Party):
             raise Refusal(f"there is a connection from port {wanted.port} to port {wanted.service_port} already")
         flow = Flow(
             wanted.kind, *ends, version=agreement.version, row=agreement.row, udp_port=agreement.udp_port,
-            identity=agreement.identity, heard_at=now_ns(),
+            identity=agreement.identity, made_at=now_ns(), heard_at=now_ns(),
         )  # fmt: skip
         mtu = self._path_mtu(agreement.peer)
         flow.most = _most(flow, mtu)
@@ -534,8 +535,13 @@ class Host(Party):
     # Status
 
     def status(self) -> dict[str, Any]:
-        """Return what `wesper psp status --json` prints."""
+        """Return what `wesper psp status --json` prints, but for lists that can be long: see `listing.page`."""
         kinds = Counter(flow.kind for flow in self.flows)
+        listeners = [
+            {"kind": kind, "port": port, "host": "" if host is None else str(host)}
+            for (kind, port), (host, _) in sorted(self._listeners.items())
+        ]
+        shown, _ = fitting(enumerate(listeners), 12_000)
         return {
             "schema": 1,
             "pid": os.getpid(),
@@ -545,18 +551,19 @@ class Host(Party):
             "port": self.settings.port,
             "addresses": [str(link.local) for link in self._links],
             "interface": self._streams.name if self._streams is not None else None,
-            "listeners": [
-                {"kind": kind, "port": port, "host": "" if host is None else str(host)}
-                for (kind, port), (host, _) in sorted(self._listeners.items())
-            ],
+            "listeners": shown,
+            "listeners_more": len(listeners) - len(shown),
             "connections": {"datagram": kinds["datagram"], "stream": kinds["stream"]},
             "associations": len(self.table),
-            "peers": self.agreements.status(),
             "counters": self.device.counters(),
             "drops": dict(self.flows.counts),
             "refused": self._refusals(),
             "samples": self.device.samples.as_json(),
         }
+
+    def listed(self, what: Any, before: Any) -> dict[str, Any]:
+        """Return a page of a list.   Raises ConfigError."""
+        return page(self, what, before, now_ns())
 
 
 def now_ns() -> int:

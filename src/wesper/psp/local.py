@@ -7,7 +7,8 @@ an octet 0 and a datagram of the connection, or one JSON object. The first messa
 |---|---|---|
 | `connect` | `kind`, `host` (an address), `port`, `seconds` | `local`, `peer`, `identity`, `version`, `most` |
 | `listen` | `kind`, `host` ("" for all), `port` (0 for any), `backlog` | `local` |
-| `status` | | what `wesper psp status --json` prints |
+| `status` | | what `wesper psp status --json` prints, without its lists |
+| `list` | `what` (`connections`, `peers`), `before` | `rows`, newest first; `all`: how many; `before` for the next |
 | `rotate` | | `generation` |
 | `down` | | an empty one, when the daemon is about to end |
 

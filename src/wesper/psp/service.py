@@ -168,13 +168,17 @@ class Client:
             await self._connect(request)
         elif op == "listen":
             self._listen(request)
+        elif op == "list":
+            page = self._host.listed(request["what"], request.get("before"))
+            local.send(self._opened, {"ok": True, **page})
+            self.close()
         elif op in ("status", "rotate", "down"):
             answer = {"status": self._host.status, "rotate": self._host.rotated, "down": self._host.end}[op]()
             local.send(self._opened, {"ok": True, **answer})
             if op != "down":
                 self.close()
         else:
-            raise ConfigError(f"no op {op!r}", key="op", expected="connect, listen, status, rotate, down")
+            raise ConfigError(f"no op {op!r}", key="op", expected="connect, listen, status, list, rotate, down")
 
     async def _connect(self, request: dict[str, Any]) -> None:
         kind, peer = _KINDS[request["kind"]], _address(request["host"])

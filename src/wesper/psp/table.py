@@ -77,12 +77,16 @@ class TableEvent:
 
 @dataclass(frozen=True, slots=True)
 class RowState:
-    """What an association has lived through.   iv: the last one used; before the first, the one to begin above."""
+    """What an association has lived through.   iv: the last one used; before the first, the one to begin above.
+
+    installed: when, in seconds since the table was made.
+    """
 
     spi: int
     iv: int
     packets: int
     octets: int
+    installed: int
 
 
 class TransmitTable:
@@ -161,6 +165,10 @@ class TransmitTable:
         if found is None:
             raise ConfigError(f"no association has the number {id}", key="id", expected="one that install returned")
         return found
+
+    def age(self, state: RowState, now: int) -> int:
+        """Return how many seconds ago an association was installed."""
+        return max(self._seconds(now) - state.installed, 0)
 
     def encapsulate(self, id: int, packet: bytes, now: int = 0) -> bytes | Dropped:
         """Protect one packet.   Drops: the PSP_OUT reasons; the size that fits is told by Device.encapsulate alone."""
@@ -303,7 +311,7 @@ class _ReferenceRows(_Rows):
 
     def state(self, id: int) -> RowState | None:
         row = self._row(id)
-        return None if row is None else RowState(row.spi, row.iv, row.packets, row.octets)
+        return None if row is None else RowState(row.spi, row.iv, row.packets, row.octets, row.installed)
 
     def encapsulate_many(
         self, ids: NDArray[np.uint64] | int, packets: Packets, ivs: int | tuple[int, int], now: int

@@ -140,6 +140,8 @@ pub struct State {
     pub packets: u64,
     /// Octets sent.
     pub octets: u64,
+    /// When it was installed, seconds.
+    pub installed: u32,
 }
 
 /// Where a batch's IVs come from.
@@ -247,7 +249,8 @@ impl Table {
     /// Returns what an association has lived through.
     pub fn state(&self, id: u64) -> Option<State> {
         let row = self.used(id)?;
-        Some(State { spi: row.spi, iv: row.iv, packets: row.packets, octets: row.octets() })
+        let installed = row.installed_and_told & SECONDS;
+        Some(State { spi: row.spi, iv: row.iv, packets: row.packets, octets: row.octets(), installed })
     }
 
     /// Returns the oldest event not yet fetched.
