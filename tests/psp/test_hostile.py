@@ -18,6 +18,7 @@ import pytest
 
 from wesper.psp import aio, blocking, connections, daemon, host, identity, local
 from wesper.psp import exchange_messages as messages
+from wesper.psp.agreements import Agreement, Refusal, Wanted
 from wesper.psp.failures import NoDaemon
 from wesper.psp.host import Host, now_ns
 
@@ -62,6 +63,50 @@ def test_processes_that_ask_for_nothing_are_few_and_let_go(tmp_path: Path, monke
             ]
             for each in held:
                 each.close()
+
+    run(main())
+
+
+def test_a_connection_that_ends_before_its_process_has_it_leaves_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with hosting(tmp_path) as (ours, _):
+            listens = ours.dial()
+            local.send(listens, {"op": "listen", "kind": "datagram", "host": "", "port": 7000, "backlog": 1})
+            assert (await answer(listens))["ok"]
+
+            def offered(port: int) -> tuple[Agreement, Any]:
+                association = ours.device.allocate()
+                row = ours.table.install(association.spi, association.key)
+                agreed = Agreement(LEFT, RIGHT, "right", 0, 1000, row, association.spi)
+                then = ours.offered(agreed, Wanted("datagram", 7000, port))
+                assert then is not None
+                return agreed, then
+
+            agreed, then = offered(50_000)
+            ours.over(agreed, None)
+            then()
+            assert ours.status()["connections"]["datagram"] == 0
+            listens.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listens.recv(1)
+            # Its place in the queue is free again, and the next one comes through.
+            _, then = offered(50_001)
+            with pytest.raises(Refusal, match="1 connections waiting"):
+                offered(50_002)
+            then()
+            message, came = local.receive(listens)
+            assert local.answered(message)["peer"] == [str(RIGHT), 50_001]
+            assert came is not None
+            local.accepted(listens)
+            await until(lambda: ours.status()["connections"]["datagram"] == 1)
+            came.close()
+            await until(lambda: ours.status()["connections"]["datagram"] == 0)
+            # A process that is gone by then is a refusal, though the peer has its answer.
+            _, then = offered(50_003)
+            listens.close()
+            with pytest.raises(Refusal, match="takes no more"):
+                then()
+            assert ours.status()["connections"]["datagram"] == 0
 
     run(main())
 

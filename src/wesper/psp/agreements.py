@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,9 @@ class Wanted:
     port: int
 
 
+HandOver = Callable[[], None]
+
+
 class Refusal(Exception):
     """This host does not want a connection that a peer asks for.   sentence: for the peer."""
 
@@ -50,8 +54,11 @@ class Party(ABC):
     """A host, as the exchange calls it."""
 
     @abstractmethod
-    def offered(self, agreement: Agreement, wanted: Wanted) -> None:
-        """Take up a connection that a peer has asked for.   Raises Refusal."""
+    def offered(self, agreement: Agreement, wanted: Wanted) -> HandOver | None:
+        """Take up a connection that a peer has asked for.   Raises Refusal.
+
+        Returns what is still to be done, and can wait until the peer has its answer; Refusal then ends the connection.
+        """
 
     @abstractmethod
     def rekeyed(self, agreement: Agreement, spi: int) -> None:

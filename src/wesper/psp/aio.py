@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ from ..errors import ConfigError, PermissionNeeded
 from ..host.link import IPAddress
 from ..wire.psp_exchange import MAGIC
 from . import identity
-from .agreements import Agreement, Agreements, Party, Refusal, Wanted
+from .agreements import Agreement, Agreements, HandOver, Party, Refusal, Wanted
 from .control_sockets import Wire, first_octets, listen
 from .device import Device, SPIsExhausted
 from .exchange import Exchange
@@ -40,7 +40,7 @@ from .exchange_events import (
     Released,
     Terms,
 )
-from .exchange_messages import EndReason, Kind, RefuseReason
+from .exchange_messages import CloseReason, EndReason, Kind, RefuseReason
 from .exchange_runs import Run
 from .failures import ConnectionLost, PeerRefused, PeerUnreachable
 from .settings import HostSettings, PeerSettings
@@ -74,6 +74,7 @@ class _Session:
     greeted: asyncio.Future[None]
     asked: dict[int, asyncio.Future[Run]] = field(default_factory=dict)
     agreements: dict[tuple[bool, int], Agreement] = field(default_factory=dict)
+    handing: deque[tuple[Agreement, HandOver]] = field(default_factory=deque)
 
     @property
     def is_idle(self) -> bool:
@@ -159,10 +160,10 @@ class PeerExchanges(Agreements):
         except ExchangeEnded as error:
             raise PeerUnreachable(f"{peer}: {error}") from None
 
-    def close(self, agreement: Agreement) -> None:
+    def close(self, agreement: Agreement, reason: CloseReason = CloseReason.DONE) -> None:
         session, run = agreement.handle
         if session.agreements.pop((run.ours, run.first_id), None) is not None:
-            session.exchange.close(run)
+            session.exchange.close(run, reason=reason)
             self._flush(session)
 
     def tick(self, now: int) -> None:
@@ -414,6 +415,13 @@ class PeerExchanges(Agreements):
                 self._handle(session, event)
         if session.exchange.ended and not transport.is_closing():
             transport.close()
+        # The peer has its answer and goes on meanwhile.
+        while session.handing:
+            agreement, hand_over = session.handing.popleft()
+            try:
+                hand_over()
+            except Refusal:
+                self.close(agreement, CloseReason.LOST)
 
     def _handle(self, session: _Session, event: object) -> None:
         assert self._party is not None
@@ -444,7 +452,7 @@ class PeerExchanges(Agreements):
                     agreement.spi = int(run.spis[0])
                     self._party.released(agreement, int(spis[0]))
             case Closed(run, _, reason):
-                if not run.alive.any():
+                if run.kind is Kind.RAW and not run.alive.any():
                     self._forget_raw(run)
                 closed = session.agreements.pop((run.ours, run.first_id), None)
                 if closed is not None:
@@ -468,12 +476,14 @@ class PeerExchanges(Agreements):
         agreement = self._agreement(session, run)
         service_port, port = (int(each) for each in offer.ports[0])
         try:
-            self._party.offered(agreement, Wanted(_NAMES[offer.kind], service_port, port))  # type: ignore[arg-type]
+            then = self._party.offered(agreement, Wanted(_NAMES[offer.kind], service_port, port))  # type: ignore[arg-type]
         except Refusal as refusal:
             session.agreements.pop((run.ours, run.first_id), None)
             session.exchange.refuse(offer, RefuseReason.NOBODY_LISTENS, refusal.sentence)
         else:
             session.exchange.confirm(offer)
+            if then is not None:
+                session.handing.append((agreement, then))
 
     async def _ask(self, session: _Session, wanted: Wanted) -> Run:
         peer = session.exchange.peer

@@ -170,8 +170,11 @@ class Exchange:
         """Close connections; their rows are removed.   places: in the run; None: all.   Closed ones are passed over."""
         if self.ended:
             return
-        wanted = np.arange(len(run)) if places is None else np.unique(np.array(list(places), np.intp))
-        wanted = wanted[run.alive[wanted]]
+        if places is None:
+            wanted = run.alive.nonzero()[0]
+        else:
+            wanted = np.unique(np.array(list(places), np.intp))
+            wanted = wanted[run.alive[wanted]]
         if len(wanted):
             self._send(messages.listed(Type.CLOSE, run.ours, run.ids(wanted), reason))
             self._let_go(run, wanted)
@@ -329,8 +332,12 @@ class Exchange:
         self._events.append(Refused(message.first_id, message.count, message.reason, message.sentence))
 
     def _take_up(self, ours: bool, offer: Offered, receive: SPIs, send: SPIs, keys: Keys, now: int) -> Run:
-        rows = self._table.install_many(send, keys, now, profile=offer.version)
         count = len(receive)
+        if count == 1:  # the usual one costs a call, and no arrays
+            row = self._table.install(int(send[0]), keys[0].tobytes(), now, profile=offer.version)
+            rows = np.array([row], np.uint64)
+        else:
+            rows = self._table.install_many(send, keys, now, profile=offer.version)
         run = Run(
             ours,
             offer.first_id,
@@ -348,7 +355,7 @@ class Exchange:
         if offer.kind is Kind.RAW:
             self._raw.add(run)
         else:
-            self._rows.update((int(row), (run, place)) for place, row in enumerate(rows))
+            self._rows.update((row, (run, place)) for place, row in enumerate(rows.tolist()))
         if ours and receive.size and int(receive[0]) >> 31 != self._device.generation & 1:
             self._rekey(run, np.arange(count), now)  # the device has rotated since they were asked for
         return run
@@ -422,7 +429,7 @@ class Exchange:
         for row in run.rows[places].tolist():
             self._table.remove(row)
             self._rows.pop(row, None)
-        if not run.alive.any():
+        if not np.count_nonzero(run.alive):
             self._spaces[run.ours].remove(run)
             self._raw.discard(run)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..crypto.psp import VERSIONS
-from ..protocols.psp import INDEX_MASK
 from ..wire.format import TruncatedHeader
 from ..wire.psp_exchange import MAGIC, MAY_BE_SKIPPED, VERSION, Accept, Error, Frame, Hello, Listed, Open, Refuse, Token
 
@@ -18,6 +17,9 @@ LONGEST: Final = 4 << 20  # octets of a message
 LONGEST_HELLO: Final = 256
 LONGEST_TEXT: Final = 200  # octets of a sentence
 MOST_BATCH: Final = 65_536  # associations in a message
+
+_U1, _U2, _U4, _U8 = (np.dtype(each) for each in ("u1", ">u2", ">u4", ">u8"))
+_ONE = np.uint32(1)
 
 SPIs = NDArray[np.uint32]
 Keys = NDArray[np.uint8]
@@ -31,6 +33,9 @@ class Kind(enum.IntEnum):
     RAW = 0  # whatever the program that asked for it sends
     DATAGRAM = 1
     STREAM = 2
+
+
+_KINDS: Final = frozenset(Kind)
 
 
 class Type(enum.IntEnum):
@@ -204,11 +209,11 @@ def _parse(type: int, body: bytes) -> Message:
             return _hello(body)
         case Type.OPEN:
             head = Open.parse(body)
-            if head.kind not in list(Kind):
+            if head.kind not in _KINDS:
                 raise BadMessage(EndReason.BAD_MESSAGE, f"kind {head.kind}")
             columns = _Columns(body, Open.SIZE, head.count)
             _run(head.first_id, head.count)
-            ports = None if head.kind == Kind.RAW else columns.take(">u2", 2).astype(np.uint16)
+            ports = None if head.kind == Kind.RAW else columns.take(_U2, 2).astype(np.uint16).reshape(-1, 2)
             spis, keys = columns.associations(head.psp_version)
             return OpenMessage(Kind(head.kind), head.psp_version, head.first_id, ports, spis, keys)
         case Type.ACCEPT:
@@ -222,13 +227,13 @@ def _parse(type: int, body: bytes) -> Message:
         case Type.REKEY:
             listed = Listed.parse(body)
             columns = _Columns(body, Listed.SIZE, listed.count)
-            ids = columns.take(">u8", 1).reshape(-1).astype(np.uint64)
+            ids = columns.take(_U8).astype(np.uint64)
             spis, keys = columns.associations(listed.psp_version)
             return RekeyMessage(_owner(listed.owner), listed.psp_version, ids, spis, keys)
         case Type.REKEYED | Type.WANTED | Type.CLOSE:
             listed = Listed.parse(body)
             columns = _Columns(body, Listed.SIZE, listed.count)
-            ids = columns.take(">u8", 1).reshape(-1).astype(np.uint64)
+            ids = columns.take(_U8).astype(np.uint64)
             columns.end()
             return ListMessage(Type(type), _owner(listed.owner), ids, listed.reason)
         case Type.PING | Type.PONG | Type.ROTATED:
@@ -305,23 +310,26 @@ class _Columns:
             raise BadMessage(EndReason.TOO_MANY, f"{count} associations in one message")
         self._body, self._at, self._count = body, at, count
 
-    def take(self, dtype: str, width: int) -> NDArray[np.generic]:
-        """Return the next column, (rows, width)."""
-        size = self._count * width * np.dtype(dtype).itemsize
+    def take(self, dtype: np.dtype[Any], width: int = 1) -> NDArray[Any]:
+        """Return the next column, one item after another.   width: items in a row."""
+        items = self._count * width
+        size = items * dtype.itemsize
         if self._at + size > len(self._body):
             raise BadMessage(EndReason.BAD_MESSAGE, "a message shorter than its columns")
-        column = np.frombuffer(self._body, dtype, self._count * width, self._at)
+        column = np.frombuffer(self._body, dtype, items, self._at)
         self._at += size
-        return column.reshape(self._count, width)
+        return column
 
     def associations(self, version: int) -> tuple[SPIs, Keys]:
         """Return the last two columns."""
         if version not in VERSIONS:
             raise BadMessage(EndReason.BAD_MESSAGE, f"PSP version {version}")
-        spis = self.take(">u4", 1).reshape(-1).astype(np.uint32)
-        if not (spis & np.uint32(INDEX_MASK)).all():
+        spis = self.take(_U4).astype(np.uint32)
+        # Shifted, a reserved SPI is 0: the top bit is the only one that it may have.
+        if np.count_nonzero(spis << _ONE) != len(spis):
             raise BadMessage(EndReason.BAD_SPI, "a reserved SPI")
-        keys = self.take("u1", VERSIONS[version].key_octets).astype(np.uint8)
+        width = VERSIONS[version].key_octets
+        keys = self.take(_U1, width).reshape(self._count, width)
         self.end()
         return spis, keys
 

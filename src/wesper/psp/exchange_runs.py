@@ -62,18 +62,20 @@ class Space:
 
     def find(self, ids: Ids) -> list[tuple[Run, NDArray[np.intp]]]:
         """Return where ids are, closed ones left out.   Raises BadMessage for an id that never was."""
-        if len(ids) and int(ids.max()) > self.last:
-            raise BadMessage(EndReason.BAD_ID, f"connection {int(ids.max())}")
-        found: list[tuple[Run, NDArray[np.intp]]] = []
         ordered = np.unique(ids) if len(ids) > 1 else ids
+        if len(ordered) and int(ordered[-1]) > self.last:
+            raise BadMessage(EndReason.BAD_ID, f"connection {int(ordered[-1])}")
+        found: list[tuple[Run, NDArray[np.intp]]] = []
         at = 0
         while at < len(ordered):
-            place = bisect.bisect(self._firsts, int(ordered[at])) - 1
+            first = int(ordered[at])
+            place = bisect.bisect(self._firsts, first) - 1
             run = self._runs[place] if place >= 0 else None
-            if run is None or int(ordered[at]) >= run.first_id + len(run):
+            if run is None or first >= run.first_id + len(run):
                 at += 1
                 continue
-            end = int(np.searchsorted(ordered, np.uint64(run.first_id + len(run))))
+            beyond = run.first_id + len(run)
+            end = at + 1 if at + 1 == len(ordered) else int(np.searchsorted(ordered, np.uint64(beyond)))
             places = (ordered[at:end] - np.uint64(run.first_id)).astype(np.intp)
             places = places[run.alive[places]]
             if len(places):

@@ -24,7 +24,7 @@ from ..host.tcp_sockets import TCPSockets
 from ..protocols.icmp import packet_too_big
 from ..protocols.psp import Profile, SourcePort
 from . import local
-from .agreements import Agreement, Agreements, Party, Refusal, Wanted
+from .agreements import Agreement, Agreements, HandOver, Party, Refusal, Wanted
 from .aio import PeerExchanges
 from .device import Device, DeviceEventKind
 from .failures import ConnectionLost, NoDaemon, PeerUnreachable
@@ -56,7 +56,7 @@ _ASSUMED_MTU: Final = 1500
 _UDP_INSIDE: Final = 8
 _FIRST_PORT: Final = 49152  # RFC 6335 §6: dynamic ports
 
-Offer = Callable[[Agreement, Wanted], None]
+Offer = Callable[[Agreement, Wanted], HandOver | None]
 Tell = Callable[..., None]
 
 
@@ -277,10 +277,10 @@ class Host(Party):
         if found is None or found.local.version != peer.version:
             raise PeerUnreachable(f"{peer}: no route")
         own = found.local
+        if not self.settings.addresses or own in self.settings.addresses:
+            return own
         chosen = [each for each in self.settings.addresses if each.version == peer.version and int(each)]
-        if self.settings.addresses and own not in self.settings.addresses and chosen:
-            return chosen[0]
-        return own
+        return chosen[0] if chosen else own
 
     def _free_port(self, own: IPAddress, peer: IPAddress, port: int) -> int:
         for _ in range(1 << 10):
@@ -325,6 +325,10 @@ class Host(Party):
         self._flow_of[agreement] = flow
         return flow
 
+    def carries(self, flow: Flow) -> bool:
+        """Tell whether a connection has not ended."""
+        return flow in self._agreements
+
     def join(self, flow: Flow, endpoint: Endpoint) -> None:
         """Give a datagram connection its process."""
         self._endpoints[flow] = endpoint
@@ -356,7 +360,7 @@ class Host(Party):
 
     # What the exchange says
 
-    def offered(self, agreement: Agreement, wanted: Wanted) -> None:
+    def offered(self, agreement: Agreement, wanted: Wanted) -> HandOver | None:
         """See Party."""
         found = self._listeners.get((wanted.kind, wanted.service_port))
         if found is None or (found[0] is not None and int(found[0]) and found[0] != agreement.local):
@@ -364,7 +368,7 @@ class Host(Party):
         if len(self.flows) >= MOST_FLOWS:
             raise Refusal("there are as many connections as this host takes")
         try:
-            found[1](agreement, wanted)
+            return found[1](agreement, wanted)
         except (OSError, WesperError) as error:
             raise Refusal(str(error)) from None
 

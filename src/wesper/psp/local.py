@@ -22,13 +22,14 @@ daemon are events: `closed` (with an error, none if the peer closed in order), `
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from ..errors import WesperError
 from ..host.places import default_run_dir
@@ -40,7 +41,6 @@ QUEUE_OCTETS: Final = 1 << 20
 """What may wait in a socket between daemon and process, counted as the kernel counts; at least its default."""
 SOCKET_NAME: Final = "psp.sock"
 _MSG_CMSG_CLOEXEC: Final = 0x40000000
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def default_path() -> Path:
@@ -82,13 +82,13 @@ def user_of(opened: socket.socket) -> int:
 
 def encode(message: dict[str, Any]) -> bytes:
     """Return an object as a message."""
-    return _encode(message).encode()
+    return msgspec.json.encode(message)
 
 
 def decode(message: bytes) -> dict[str, Any] | None:
     """Return the object of a message, None if it is none."""
     try:
-        found = json.loads(message)
+        found = msgspec.json.decode(message)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigError, WesperError
 from . import local
-from .agreements import Agreement, Refusal, Wanted
+from .agreements import Agreement, HandOver, Refusal, Wanted
 from .failures import to_json
 from .flows import Flow, FlowKind
 
@@ -111,22 +112,37 @@ class Client:
         """Whether its request has come."""
         return self._task is not None or self._undo is not None
 
-    def offer(self, agreement: Agreement, wanted: Wanted) -> None:
-        """Hand the process a connection that a peer asks for.   Raises Refusal."""
+    def offer(self, agreement: Agreement, wanted: Wanted) -> HandOver:
+        """Take up a connection that a peer asks for; the process gets it by what is returned.   Raises Refusal."""
         if self._waiting >= self._backlog:
             raise Refusal(f"port {wanted.service_port} has {self._backlog} connections waiting already")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            flow = self._host.make_flow(agreement, wanted, serves=True)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        self._waiting += 1
+        return partial(self._hand_over, flow, ours, theirs)
+
+    def _hand_over(self, flow: Flow, ours: socket.socket, theirs: socket.socket) -> None:
+        """Give the process its end of a connection, if that is still there.   Raises Refusal."""
+        if not self._host.carries(flow):
+            self._waiting -= 1
+            ours.close()
+            theirs.close()
+            return
         with theirs:
             for each in (ours, theirs):
                 local.widen(each)
-            flow = self._host.make_flow(agreement, wanted, serves=True)
             try:
                 local.send(self._opened, self._described(flow), [theirs.fileno()])
             except OSError:
                 ours.close()
+                self._waiting -= 1
                 self._host.drop_flow(flow)
-                raise Refusal(f"port {wanted.service_port} takes no more connections now") from None
-        self._waiting += 1
+                raise Refusal(f"port {flow.local_port} takes no more connections now") from None
         self._host.join(flow, Endpoint(self._host, ours, flow))
 
     def readable(self) -> None:
@@ -226,9 +242,14 @@ class Client:
 
 def _address(text: Any) -> IPv4Address | IPv6Address:
     try:
-        return ip_address(str(text))
+        return _parsed(str(text))
     except ValueError:
         raise ConfigError(f"{text!r} is no address", key="host", expected="an address of IPv4 or IPv6") from None
+
+
+@lru_cache(1024)
+def _parsed(text: str) -> IPv4Address | IPv6Address:
+    return ip_address(text)
 
 
 def _written(address: bytes) -> str:
