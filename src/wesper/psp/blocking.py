@@ -293,7 +293,7 @@ def _ask(
 def dial(via: Host | Path | str | None) -> socket.socket:
     """Return a socket to a daemon, or to a Host of this process."""
     if via is None or isinstance(via, (str, Path)):
-        return local.dial(local.default_path() if via is None else Path(via))
+        return local.dial(local.default_path() if via is None else via)
     return via.dial()
 
 

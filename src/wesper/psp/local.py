@@ -49,7 +49,7 @@ def default_path() -> Path:
     return Path(named) if named else default_run_dir() / SOCKET_NAME
 
 
-def dial(path: Path) -> socket.socket:
+def dial(path: Path | str) -> socket.socket:
     """Return a connection to the daemon.   Raises NoDaemon."""
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
