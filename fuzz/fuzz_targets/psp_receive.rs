@@ -68,6 +68,7 @@ fn in_place(options: &Options, engine: &Engine, packet: &[u8], opened: &Result<O
             selectors: Vec::new(),
             soft: Lifetime::default(),
             hard: Lifetime::default(),
+            replay: None,
         };
         let key = engine.derive(opened.spi, version).expect("it has just been derived");
         let key = &key[..version.key_octets()];
