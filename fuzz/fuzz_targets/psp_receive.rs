@@ -10,7 +10,9 @@ use wesper_core::ip;
 use wesper_core::profile::Lifetime;
 use wesper_core::psp::engine::Options;
 use wesper_core::psp::gateway::{Gateway, GatewayProfile};
+use wesper_core::psp::guard::Rule;
 use wesper_core::psp::{Engine, Mode, Opened, Output, PORT, Profile, Version};
+use wesper_core::replay::ReplayWindow;
 use wesper_core::verdict::DropReason;
 
 /// IP and UDP around a PSP packet.
@@ -68,7 +70,7 @@ fn in_place(options: &Options, engine: &Engine, packet: &[u8], opened: &Result<O
             selectors: Vec::new(),
             soft: Lifetime::default(),
             hard: Lifetime::default(),
-            replay: None,
+            replay: Some(Rule::Exact(ReplayWindow::new(64).expect("a fine size"))),
         };
         let key = engine.derive(opened.spi, version).expect("it has just been derived");
         let key = &key[..version.key_octets()];
@@ -80,8 +82,9 @@ fn in_place(options: &Options, engine: &Engine, packet: &[u8], opened: &Result<O
             }
             Err(reason) => assert_eq!(reason, DropReason::SelectorMismatch),
         }
+        assert_eq!(decapsulate(&gateway), Err(DropReason::PspReplay));
         let state = gateway.receiver().state(opened.spi.into()).expect("it is there");
-        assert_eq!((state.packets, state.sequence), (1, opened.iv));
+        assert_eq!((state.packets, state.sequence, state.replay), (1, opened.iv, 1));
         assert!(gateway.receiver().remove(opened.spi.into()));
     }
     assert_eq!(delivered_by, 1, "a packet is of one mode");

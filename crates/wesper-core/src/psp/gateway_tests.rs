@@ -1,6 +1,7 @@
 use super::*;
 use crate::profile::Outer;
 use crate::psp::SourcePort;
+use crate::psp::kdf::DeviceKey;
 use crate::replay::ReplayWindow;
 
 const KEY: [u8; 32] = [7; 32];

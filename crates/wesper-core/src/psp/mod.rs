@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod gateway;
+mod gateway_inbound;
 pub mod guard;
 pub mod kdf;
 mod output;
