@@ -19,6 +19,7 @@ pub mod join;
 pub mod link;
 pub mod outer;
 mod outward;
+mod pause;
 pub mod queues;
 #[cfg(test)]
 mod samples;
@@ -228,6 +229,7 @@ impl Dataplane {
         let shared = Arc::clone(&self.shared);
         std::thread::Builder::new().name(name).spawn(move || {
             sys::block_signals();
+            sys::be_punctual();
             let result = catch_unwind(AssertUnwindSafe(|| work(&shared)))
                 .unwrap_or_else(|_| Err(io::Error::other("a worker has panicked")));
             if result.is_err() {

@@ -19,6 +19,7 @@ use crate::device::{Device, Got, READ_ROOM};
 use crate::group::Groups;
 use crate::join::Piece;
 use crate::link::send_groups;
+use crate::pause::{PAUSE, Pauses};
 use crate::sys::{self, Outlet};
 use crate::vnet::{Gso, Vnet};
 
@@ -62,6 +63,7 @@ pub(crate) struct Outward<'a> {
     counts: [u64; ALL],
     /// Octets that a profile wants packets to be filled up to, as far as is known.
     pad_to: usize,
+    pauses: Pauses,
 }
 
 impl<'a> Outward<'a> {
@@ -77,6 +79,7 @@ impl<'a> Outward<'a> {
             outlet: Outlet::default(),
             counts: [0; ALL],
             pad_to: 0,
+            pauses: Pauses::default(),
         }
     }
 
@@ -85,6 +88,7 @@ impl<'a> Outward<'a> {
         let stop = self.shared.stop_outward();
         loop {
             let is_dry = self.gather();
+            self.pauses.note(self.items.len(), self.items.iter().any(|item| item.count() > 1));
             if !self.items.is_empty() {
                 while !self.items.is_empty() {
                     self.protect();
@@ -105,6 +109,8 @@ impl<'a> Outward<'a> {
                 if ready.error && !ready.input {
                     // The interface is down or gone; it may come back, and whoever watches it says when to stop.
                     sys::wait(None, stop, 20)?;
+                } else if self.pauses.wants() {
+                    std::thread::sleep(PAUSE);
                 }
             }
         }
