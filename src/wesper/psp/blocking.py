@@ -27,15 +27,11 @@ GRACE_SECONDS = 1.0
 """How much longer than it was told to try a daemon may take to answer."""
 
 
-class Connection:
+class Connection(local.Described):
     """A datagram connection: what one side sends comes out at the other as it was, or not at all."""
 
     def __init__(self, opened: socket.socket, answer: dict[str, Any]) -> None:
         self._opened, self._channel = opened, local.Channel(answer)
-
-    def __repr__(self) -> str:
-        (host, port), (peer, peer_port) = self.local, self.peer
-        return f"<PSP connection {host} port {port} to {peer} port {peer_port}>"
 
     def __enter__(self) -> Self:
         return self
@@ -50,31 +46,6 @@ class Connection:
                 yield self.receive()
             except ConnectionClosed:
                 return
-
-    @property
-    def local(self) -> tuple[str, int]:
-        """Address and port of this end."""
-        return self._channel.local
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Address and port of the other end."""
-        return self._channel.peer
-
-    @property
-    def identity(self) -> str:
-        """Who the peer is, by its certificate."""
-        return self._channel.identity
-
-    @property
-    def version(self) -> int:
-        """The version of PSP that packets have."""
-        return self._channel.version
-
-    @property
-    def most(self) -> int:
-        """Octets of the largest datagram that fits the path."""
-        return self._channel.most
 
     def fileno(self) -> int:
         """Return what `select` and its kind may wait for: readable when `receive` has something to say."""

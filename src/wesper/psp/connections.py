@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .host import Host
 
 
-class Connection:
+class Connection(local.Described):
     """A datagram connection: what one side sends comes out at the other as it was, or not at all.
 
     One task at a time receives, one sends.
@@ -34,10 +34,6 @@ class Connection:
         opened.setblocking(False)
         self._opened, self._channel = opened, local.Channel(answer)
         self._loop = asyncio.get_running_loop()
-
-    def __repr__(self) -> str:
-        (host, port), (peer, peer_port) = self.local, self.peer
-        return f"<PSP connection {host} port {port} to {peer} port {peer_port}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,31 +50,6 @@ class Connection:
                 yield await self.receive()
             except ConnectionClosed:
                 return
-
-    @property
-    def local(self) -> tuple[str, int]:
-        """Address and port of this end."""
-        return self._channel.local
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Address and port of the other end."""
-        return self._channel.peer
-
-    @property
-    def identity(self) -> str:
-        """Who the peer is, by its certificate."""
-        return self._channel.identity
-
-    @property
-    def version(self) -> int:
-        """The version of PSP that packets have."""
-        return self._channel.version
-
-    @property
-    def most(self) -> int:
-        """Octets of the largest datagram that fits the path."""
-        return self._channel.most
 
     async def send(self, datagram: bytes) -> None:
         """Send one datagram.   Waits where the daemon is behind.   Raises TooLarge, ConnectionFailed."""

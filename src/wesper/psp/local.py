@@ -167,6 +167,41 @@ class Channel:
         return None
 
 
+class Described:
+    """What a connection says of itself, with asyncio and without."""
+
+    _channel: Channel
+
+    def __repr__(self) -> str:
+        (host, port), (peer, peer_port) = self.local, self.peer
+        return f"<PSP connection {host} port {port} to {peer} port {peer_port}>"
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """Address and port of this end."""
+        return self._channel.local
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Address and port of the other end."""
+        return self._channel.peer
+
+    @property
+    def identity(self) -> str:
+        """Who the peer is, by its certificate."""
+        return self._channel.identity
+
+    @property
+    def version(self) -> int:
+        """The version of PSP that packets have."""
+        return self._channel.version
+
+    @property
+    def most(self) -> int:
+        """Octets of the largest datagram that fits the path."""
+        return self._channel.most
+
+
 def place(given: Any) -> tuple[str, int]:
     """Return an address and a port of an answer."""
     host, port = given
