@@ -8,7 +8,7 @@ import pytest
 
 from wesper.errors import UnsupportedError
 from wesper.kernel import Guest, find
-from wesper.kernel.xfrm import Xfrm, hold_encapsulation_ports
+from wesper.kernel.xfrm import Xfrm, open_encapsulation_port
 
 from .peer import GATEWAY4, GATEWAY6, GUEST4, GUEST6, HERE4, HERE6, INNER_GUEST4, INNER_GUEST6, INNER_HERE4, INNER_HERE6
 
@@ -37,7 +37,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
         booted.add_address(f"{GUEST6}/64")
         for there, gateway in ((HERE4, GATEWAY4), (HERE6, GATEWAY6), (INNER_HERE4, GATEWAY4), (INNER_HERE6, GATEWAY6)):
             booted.add_route(f"{there}/{there.max_prefixlen}", str(gateway))
-        booted.start(hold_encapsulation_ports, 4500)
+        open_encapsulation_port(booted, 4500)
         yield booted
 
 

@@ -21,7 +21,7 @@ import pytest
 from wesper.errors import UnsupportedError
 from wesper.host.netlink import attribute
 from wesper.kernel import CARD, Guest, find
-from wesper.kernel.xfrm import Policy, Selector, State, Xfrm, hold_encapsulation_ports
+from wesper.kernel.xfrm import Policy, Selector, State, Xfrm, open_encapsulation_port
 from wesper.lab import Host, Lab
 from wesper.lab.netlink import NETLINK_ROUTE, Netlink
 from wesper.sa import Direction, Mode
@@ -118,7 +118,7 @@ class _Places(dict[str, Place]):
             inner_here, inner_there = INNER[version]
             guest.add_address(f"{inner_there}/{32 if version == 4 else 128}", "lo")
             guest.add_route(f"{inner_here}/{32 if version == 4 else 128}", here)
-        guest.start(hold_encapsulation_ports, 4500)
+        open_encapsulation_port(guest, 4500)
         self[name] = Place(a, guest, Xfrm(guest))
         return self[name]
 

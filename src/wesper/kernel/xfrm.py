@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Self
@@ -30,6 +31,7 @@ _MAX_WINDOW = 4096
 _DIRECTIONS = {"in": 0, "out": 1, "fwd": 2}
 _SA_INFO, _SA_STATS, _POLICY_INFO = 224, 192, 168
 _ANY = 0xFFFFFFFF
+_PATIENCE_S = 60  # a guest may share its cores with many
 
 AEADS = {
     Kind.GCM: "rfc4106(gcm(aes))",
@@ -224,12 +226,22 @@ def algorithms(suite: Suite, key: bytes, salt: bytes, auth_key: bytes) -> bytes:
     return crypt + attribute(_ALG_AUTH_TRUNC, head + auth_key)
 
 
-def hold_encapsulation_ports(port: int) -> None:
-    """In the guest: let ESP in UDP in at a port, as long as this runs (`Guest.start`).
+def open_encapsulation_port(guest: Guest, port: int) -> None:
+    """Have a guest take ESP in UDP at a port from now on, over IPv4 and IPv6.   Raises TimeoutError.
 
     The kernel looks for it in datagrams to a socket that says so (UDP_ENCAP, include/uapi/linux/udp.h). Those datagrams
     themselves need no ESP, whatever the SPD says of the hosts: the socket has a policy of its own, as IKE's have.
     """
+    guest.start(_hold_encapsulation_port, port)
+    until = time.monotonic() + _PATIENCE_S
+    while any(f":{port:04X} " not in guest.read(table) for table in ("/proc/net/udp", "/proc/net/udp6")):
+        if time.monotonic() > until:
+            raise TimeoutError(f"the guest has not opened UDP port {port}")
+        time.sleep(0.02)
+
+
+def _hold_encapsulation_port(port: int) -> None:
+    """In the guest, for good."""
     import socket
     import struct
     import time
@@ -246,8 +258,8 @@ def hold_encapsulation_ports(port: int) -> None:
             # struct xfrm_userpolicy_info of 168 octets: a selector of any packet, allow, without templates
             info = bytes(40) + struct.pack("H", family) + bytes(118) + bytes((direction,)) + bytes(7)
             opened.setsockopt(level, xfrm_policy, info)
-        opened.bind((address, port))
         opened.setsockopt(socket.IPPROTO_UDP, 100, 2)
+        opened.bind((address, port))  # last: who sees the port finds all of this done
         held.append(opened)
     while True:
         time.sleep(3600)
@@ -280,4 +292,4 @@ def _address(address: IPAddress | None) -> bytes:
     return (address.packed if address is not None else b"").ljust(16, b"\0")
 
 
-__all__ = ["AEADS", "NETLINK_XFRM", "Policy", "Selector", "State", "Xfrm", "algorithms", "hold_encapsulation_ports"]
+__all__ = ["AEADS", "NETLINK_XFRM", "Policy", "Selector", "State", "Xfrm", "algorithms", "open_encapsulation_port"]
