@@ -76,8 +76,12 @@ def test_a_vanished_peer_is_told_and_comes_back(engine: str, tmp_path: Path, mon
             right.up()
             await_ping(left, right.inner)
             right.kill()
-            ping(left, right.inner, 2, timeout=0.2)
-            eventually(lambda: left.status()["tunnels"][0]["silent"])
+
+            def is_silent() -> bool:
+                ping(left, right.inner, timeout=0.05)  # who sends nothing waits for nothing
+                return bool(left.status()["tunnels"][0]["silent"])
+
+            eventually(is_silent)
             assert left.told("peer_silent")
             heard = len(left.told("peer_heard"))
             right.up()
