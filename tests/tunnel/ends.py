@@ -7,13 +7,13 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from wesper.errors import WesperError
-from wesper.lab import Host
+from wesper.lab import Host, Interface, Router
 from wesper.lab.call import Call
 from wesper.tunnel import service
 from wesper.tunnel.control import ControlClient
@@ -179,6 +179,37 @@ def eventually(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until, "it never came to be"
         time.sleep(0.01)
+
+
+def follow_through_nat(left: Side, right: Side, router: Router) -> None:
+    """Change a peer's port twice at a router, and see that it is followed.   left: the peer, up; right: up."""
+    await_ping(left, right.inner)
+    found = right.status()["tunnels"][0]
+    assert found["peer"] == router.interface("n-b").address()
+    ports = {found["peer_port"]}
+    for _ in range(2):
+        router.forget_flows()
+        assert ping(left, right.inner, 5, timeout=1.0) >= 4
+        ports.add(right.status()["tunnels"][0]["peer_port"])
+    assert len(ports) == 3
+    await_ping(right, left.inner)
+    assert len(right.told("peer_moved")) == 3
+
+
+def learn_narrow_path(left: Side, right: Side, narrowed: Iterable[Interface]) -> None:
+    """Narrow a path of 1500 octets to 1320, and see that its sender learns that from the path alone.   Both are up."""
+    await_ping(left, right.inner)
+    assert left.pair()["out"]["mtu"] == 1500
+    for narrow in narrowed:
+        narrow.set_mtu(1320)
+
+    def learnt() -> bool:
+        ping(left, right.inner, octets=1350, timeout=0.1)
+        return bool(left.pair()["out"]["mtu"] == 1320)
+
+    eventually(learnt)
+    assert left.told("mtu_changed")[-1]["mtu"] == 1320
+    eventually(lambda: ping(left, right.inner, octets=1350, timeout=0.5))  # cut to what fits
 
 
 class Stream:

@@ -13,7 +13,7 @@ from wesper.lab import nat, pair, routed
 from wesper.sa import EESPFormat, FlowKind, FlowPolicy, SubSAs, WESPv2Format
 from wesper.tunnel.file import load_file
 
-from .ends import Side, Stream, await_ping, ending, eventually, ping, two_ends
+from .ends import Side, Stream, ending, eventually, follow_through_nat, learn_narrow_path, ping, two_ends
 from .test_family_live import unsteered
 from .test_live import ENGINES, tcp
 
@@ -131,17 +131,7 @@ def test_a_peer_behind_a_nat_is_followed(settings: str, engine: str, tmp_path: P
             right.up()
             assert right.status()["tunnels"][0]["peer"] is None
             left.up()
-            await_ping(left, right.inner)
-            found = right.status()["tunnels"][0]
-            assert found["peer"] == n.interface("n-b").address()
-            ports = {found["peer_port"]}
-            for _ in range(2):
-                n.forget_flows()
-                assert ping(left, right.inner, 5, timeout=1.0) >= 4
-                ports.add(right.status()["tunnels"][0]["peer_port"])
-            assert len(ports) == 3
-            await_ping(right, left.inner)
-            assert len(right.told("peer_moved")) == 3
+            follow_through_nat(left, right, n)
             with Stream(right, left) as stream:  # each flow of it, Sub SA or none, to where the peer is now
                 stream.run(0.3)
                 assert stream.lost() == []
@@ -164,18 +154,8 @@ def test_a_path_that_shrinks_is_believed(
         with ending(left, right):
             left.up()
             right.up()
-            await_ping(left, right.inner)
-            assert left.pair()["out"]["mtu"] == 1500
-            for narrow in (r.interfaces[1], b.interfaces[0]):  # a frame too long for its receiver would vanish
-                narrow.set_mtu(1320)
-
-            def learnt() -> bool:
-                ping(left, right.inner, octets=1350, timeout=0.1)
-                return bool(left.pair()["out"]["mtu"] == 1320)
-
-            eventually(learnt)
-            assert left.told("mtu_changed")[-1]["mtu"] == 1320
-            eventually(lambda: ping(left, right.inner, octets=1350, timeout=0.5))  # cut to what fits
+            # Both ends: a frame too long for its receiver would vanish.
+            learn_narrow_path(left, right, (r.interfaces[1], b.interfaces[0]))
             # This host is told what fits, and just that passes whole.
             ping(left, right.inner, octets=1350, timeout=0.2, fragment=False)
             assert left.status()["loop_counts"]["icmp_too_big"] >= 1

@@ -8,7 +8,7 @@ import pytest
 
 from wesper.lab import routed
 
-from .ends import await_ping, ending, eventually, ping, two_ends
+from .ends import await_ping, ending, eventually, learn_narrow_path, ping, two_ends
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
@@ -51,18 +51,8 @@ def test_the_path_is_believed(
         with ending(left, right):
             left.up()
             right.up()
-            await_ping(left, right.inner)
-            assert left.pair()["out"]["mtu"] == 1500
-            for narrow in (r.interfaces[1], b.interfaces[0]):  # a frame too long for its receiver would vanish
-                narrow.set_mtu(1320)
-
-            def learnt() -> bool:
-                ping(left, right.inner, octets=1350, timeout=0.1)
-                return bool(left.pair()["out"]["mtu"] == 1320)
-
-            eventually(learnt)
-            assert left.told("mtu_changed")[-1]["mtu"] == 1320
-            eventually(lambda: ping(left, right.inner, octets=1350, timeout=0.5))  # cut to what fits
+            # Both ends: a frame too long for its receiver would vanish.
+            learn_narrow_path(left, right, (r.interfaces[1], b.interfaces[0]))
 
 
 def test_a_narrower_link_of_this_host_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

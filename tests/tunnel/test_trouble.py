@@ -25,7 +25,19 @@ from wesper.tunnel.reference_loop import ReferenceLoop
 from wesper.tunnel.state import State
 from wesper.wire.ipv4 import IPv4
 
-from .ends import PATIENCE_S, Side, Stream, add_pair, await_ping, drop_first_pair, ending, eventually, ping, two_ends
+from .ends import (
+    PATIENCE_S,
+    Side,
+    Stream,
+    add_pair,
+    await_ping,
+    drop_first_pair,
+    ending,
+    eventually,
+    follow_through_nat,
+    ping,
+    two_ends,
+)
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 ENGINES = ["reference", pytest.param("native", marks=pytest.mark.needs_native)]
@@ -41,17 +53,7 @@ def test_a_peer_behind_a_nat_is_found_and_followed(engine: str, tmp_path: Path) 
             assert right.status()["tunnels"][0]["peer"] is None
             assert ping(right, left.inner, timeout=0.2) == 0  # nobody knows where to
             left.up()
-            await_ping(left, right.inner)
-            found = right.status()["tunnels"][0]
-            assert found["peer"] == n.interface("n-b").address()
-            ports = {found["peer_port"]}
-            for _ in range(2):
-                n.forget_flows()
-                assert ping(left, right.inner, 5, timeout=1.0) >= 4
-                ports.add(right.status()["tunnels"][0]["peer_port"])
-            assert len(ports) == 3
-            await_ping(right, left.inner)
-            assert len(right.told("peer_moved")) == 3
+            follow_through_nat(left, right, n)
 
 
 def test_a_fixed_peer_is_not_followed(tmp_path: Path) -> None:
