@@ -107,7 +107,7 @@ def checks(junit: Path) -> list[Check]:
         Check("docs", docs),
         # Root's turn alone: an ordinary user's pytest has been that of an ordinary user.
         *([Check("ordinary-user", (BIN / "python", "tools/ordinary_user.py"), count_closing, only_ci=True)] * root),
-        Check("fuzz", (BIN / "python", "tools/fuzz.py", "--seconds", "8"), only_ci=True),
+        Check("fuzz", (BIN / "python", "tools/fuzz.py", "--quick", "--seconds", "8"), only_ci=True),
     ]
 
 
